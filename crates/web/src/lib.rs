@@ -1,0 +1,16 @@
+//! The conventions at the edge, written once: who calls, what they may do, how errors, lists, retries and
+//! preconditions look. A system declares routes in [`Routes`]; everything else here happens to them.
+
+pub mod access;
+pub mod caller;
+pub mod list;
+pub mod problem;
+pub mod routes;
+pub mod system;
+
+pub use access::{Access, AuthError, Authenticator, Credential};
+pub use caller::{Caller, CallerKind, MaybeCaller};
+pub use list::{ListQuery, Page};
+pub use problem::{ApiError, Problem};
+pub use routes::Routes;
+pub use system::{Health, Job, Projection, System};
