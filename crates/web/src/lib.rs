@@ -13,4 +13,4 @@ pub use caller::{Caller, CallerKind, MaybeCaller};
 pub use list::{ListQuery, Page};
 pub use problem::{ApiError, Problem};
 pub use routes::Routes;
-pub use system::{Health, Job, Projection, System};
+pub use system::{Context, Health, Job, Projection, System};

@@ -3,11 +3,21 @@
 use async_trait::async_trait;
 use axum::Router;
 use futures::future::BoxFuture;
+use holon_base::{Clock, CursorSigner, IdGenerator};
 use holon_contracts::person::PersonalData;
-use holon_ports::{Consumer, Table, TopicSpec};
+use holon_ports::{Consumer, Ports, Table, TopicSpec};
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 use utoipa::openapi::OpenApi;
+
+/// What every system is made with. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub ports: Ports,
+    pub ids: IdGenerator,
+    pub clock: Arc<dyn Clock>,
+    pub cursors: CursorSigner,
+}
 
 /// How well a system is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
