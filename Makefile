@@ -1,0 +1,54 @@
+# The commands of this project; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+DATA ?= .holon/data
+LISTEN ?= 127.0.0.1:8080
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+.PHONY: up
+up: build ## build and start everything with demo data, and print where to look
+	./target/release/holon serve --data "$(DATA)" --listen "$(LISTEN)" --demo
+
+.PHONY: build
+build: console/dist/index.html ## build the console and the release binary
+	cargo build --release --locked -p holon
+
+console/dist/index.html: console/node_modules/.package-lock.json $(shell find console/src console/public console/index.html console/vite.config.ts console/tsconfig*.json -type f 2>/dev/null)
+	cd console && npm run build
+	@touch $@
+
+console/node_modules/.package-lock.json: console/package.json console/package-lock.json
+	cd console && npm ci --no-audit --no-fund
+	@touch $@
+
+.PHONY: test
+test: ## set up what the tests need and run them all
+	scripts/test
+
+.PHONY: bench
+bench: console/dist/index.html ## run every benchmark against its peer and write docs/benchmarks.md
+	scripts/bench
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all
+
+.PHONY: deny
+deny: ## check licences and advisories of all dependencies (needs cargo-deny; advisories need a network)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check
+
+.PHONY: api
+api: ## write the OpenAPI document and the console's types from it
+	cargo run --quiet -p holon -- openapi > console/openapi.json
+	cd console && npm run api
+
+.PHONY: clean
+clean: ## remove the demo's data and everything that was built
+	rm -rf .holon target console/dist console/node_modules .venv
