@@ -40,6 +40,8 @@ pub struct ApiError {
     pub detail: String,
     pub field: Option<String>,
     pub retry_after: Option<Duration>,
+    /// The status, where it is not the kind's: those that only HTTP knows, such as 405 and 415.
+    pub status: Option<StatusCode>,
 }
 
 impl ApiError {
@@ -50,6 +52,7 @@ impl ApiError {
             detail: detail.into(),
             field: None,
             retry_after: None,
+            status: None,
         }
     }
 
@@ -101,12 +104,19 @@ impl ApiError {
         self
     }
 
+    /// Answers with another status than the kind's.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
     /// The body, for a request with this id.
     pub fn problem(&self, request_id: Option<String>) -> Problem {
         Problem {
             kind: format!("/problems/{}", self.code),
             title: self.code.replace('-', " "),
-            status: self.kind.status(),
+            status: self.status.map_or(self.kind.status(), |status| status.as_u16()),
             detail: self.detail.clone(),
             field: self.field.clone(),
             request_id,

@@ -7,8 +7,29 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use utoipa::openapi::{OpenApi, extensions::ExtensionsBuilder, security::SecurityRequirement};
+use utoipa::openapi::{OpenApi, PathItem, path::Operation, security::SecurityRequirement};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+/// The OpenAPI extension that says who may use an operation: `public`, `signed-in` or `permission:<name>`.
+pub const ACCESS: &str = "x-holon-access";
+/// The OpenAPI extension of operations that stay open.
+pub const LIVE: &str = "x-holon-live";
+
+/// The operations of a path, whatever their method.
+pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+        &mut item.head,
+        &mut item.options,
+        &mut item.trace,
+    ]
+    .into_iter()
+    .filter_map(Option::as_mut)
+}
 
 /// The routes of one system: each with who may use it.
 pub struct Routes<S: Clone + Send + Sync + 'static> {
@@ -46,6 +67,21 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self.with(Access::Permission(permission), routes)
     }
 
+    /// Routes that stay open: WebSocket and server-sent events. They have no deadline, and since a browser cannot set
+    /// a header there, they alone take the access token as `?access_token=`.
+    #[must_use]
+    pub fn live(self, access: Access, (schemas, mut paths, methods): UtoipaMethodRouter<S>) -> Self {
+        for item in paths.paths.values_mut() {
+            for operation in operations(item) {
+                operation
+                    .extensions
+                    .get_or_insert_default()
+                    .insert(LIVE.into(), true.into());
+            }
+        }
+        self.with(access, (schemas, paths, methods))
+    }
+
     fn with(mut self, access: Access, (schemas, mut paths, methods): UtoipaMethodRouter<S>) -> Self {
         let declared = match access {
             Access::Public => "public".to_owned(),
@@ -53,22 +89,14 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
             Access::Permission(permission) => format!("permission:{permission}"),
         };
         for item in paths.paths.values_mut() {
-            for operation in [
-                &mut item.get,
-                &mut item.put,
-                &mut item.post,
-                &mut item.delete,
-                &mut item.patch,
-            ] {
-                let Some(operation) = operation else { continue };
+            for operation in operations(item) {
                 if access != Access::Public {
                     operation.security = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
                 }
-                operation.extensions = Some(
-                    ExtensionsBuilder::new()
-                        .add("x-holon-access", serde_json::json!(declared))
-                        .build(),
-                );
+                operation
+                    .extensions
+                    .get_or_insert_default()
+                    .insert(ACCESS.into(), declared.clone().into());
             }
         }
         let methods = methods.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
