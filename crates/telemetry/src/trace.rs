@@ -226,10 +226,14 @@ impl Tracer {
             return;
         }
         let span = Arc::new(span);
-        if let Some(export) = &*self.0.export.lock() {
-            if export.try_send(Arc::clone(&span)).is_err() {
-                self.0.dropped.fetch_add(1, Relaxed);
-            }
+        let refused = self
+            .0
+            .export
+            .lock()
+            .as_ref()
+            .is_some_and(|export| export.try_send(Arc::clone(&span)).is_err());
+        if refused {
+            self.0.dropped.fetch_add(1, Relaxed);
         }
         let mut ring = self.0.ring.lock();
         if ring.len() >= self.0.options.keep {
