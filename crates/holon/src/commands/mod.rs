@@ -1,0 +1,49 @@
+//! The commands: each reads its arguments, does its work on a runtime if it needs one, and says what came of it.
+
+mod social;
+
+use crate::{
+    cli::{Cli, Command, ConfigFormat, ImportCommand},
+    settings,
+};
+use clap::CommandFactory as _;
+use std::{io::Write as _, process::ExitCode};
+
+/// Why a command failed; its text is for whoever typed it.
+pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a command to its end.
+pub fn run(command: Command) -> Result<ExitCode, CommandError> {
+    match command {
+        Command::Import(ImportCommand::Social(arguments)) => on_runtime(social::run(arguments)),
+        Command::Config { settings, format } => {
+            let loaded = settings.load(Vec::new())?;
+            print(&match format {
+                ConfigFormat::Table => settings::table(&loaded),
+                ConfigFormat::Toml => settings::toml_file(&loaded),
+            })
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "holon", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+        Command::Version => print(concat!("holon ", env!("CARGO_PKG_VERSION"), "\n")),
+        _ => Err("not yet".into()),
+    }
+}
+
+fn on_runtime(work: impl Future<Output = Result<ExitCode, CommandError>>) -> Result<ExitCode, CommandError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+/// Prints to standard output; that somebody stopped reading (`holon config | head`) is no failure.
+fn print(text: &str) -> Result<ExitCode, CommandError> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
