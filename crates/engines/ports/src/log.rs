@@ -4,9 +4,10 @@
 //! partition. Offsets start at 0 and have no gaps. A consumer group reads every event at least once: its members
 //! divide the partitions, and an offset is committed after the work is done.
 
+use crate::store::{StoreError, within};
 use async_trait::async_trait;
 use bytes::Bytes;
-use holon_base::{ErrorKind, Id, Tenant, Timestamp};
+use holon_base::{ErrorKind, Id, Tenant, Timestamp, limits};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
@@ -66,6 +67,29 @@ impl NewEvent {
             data: data.into(),
             traceparent: holon_base::trace::current(),
         }
+    }
+}
+
+impl NewEvent {
+    /// Bytes that count against the limit on a commit.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.kind.len() + self.subject.len() + self.data.len()
+    }
+
+    /// What every engine refuses: data above the limit on a row, or a text above the limit on a key.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] names the limit.
+    pub fn check_limits(&self) -> Result<(), StoreError> {
+        within("event", self.data.len(), limits::ROW_BYTES)?;
+        within("event key", self.key.len(), limits::KEY_BYTES)?;
+        within("event type", self.kind.len(), limits::KEY_BYTES)?;
+        within("event subject", self.subject.len(), limits::KEY_BYTES)?;
+        within(
+            "traceparent",
+            self.traceparent.as_ref().map_or(0, |trace| trace.len()),
+            limits::KEY_BYTES,
+        )
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::log::{NewEvent, Position};
 use async_trait::async_trait;
 use bytes::Bytes;
-use holon_base::{ErrorKind, Tenant, Timestamp};
+use holon_base::{ErrorKind, Tenant, Timestamp, limits};
 use serde::{Serialize, de::DeserializeOwned};
 use std::ops::Bound;
 
@@ -194,6 +194,68 @@ impl Batch {
         self
     }
 
+    /// Bytes that count against [`limits::COMMIT_BYTES`]: its sort keys, values and events.
+    pub fn size(&self) -> usize {
+        self.ops
+            .iter()
+            .map(|op| match op {
+                Op::Put { sort, value, .. } => sort.len() + value.size(),
+                Op::Delete { sort, .. } | Op::Check { sort, .. } => sort.len(),
+                Op::Add { sort, .. } => sort.len() + 8,
+                Op::Event(event) => event.size(),
+            })
+            .sum()
+    }
+
+    /// What every engine refuses before it looks at a single row: a part above its limit, or a row that is written
+    /// twice. O(n log n) in the steps.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] names the limit; [`StoreError::Invalid`] says what was written twice.
+    pub fn check_limits(&self, partition: &Partition) -> Result<(), StoreError> {
+        within("partition key", partition.entity.len(), limits::KEY_BYTES)?;
+        for op in &self.ops {
+            match op {
+                Op::Put { sort, value, .. } => {
+                    within("sort key", sort.len(), limits::KEY_BYTES)?;
+                    within("row", value.size(), limits::ROW_BYTES)?;
+                }
+                Op::Delete { sort, .. } | Op::Check { sort, .. } | Op::Add { sort, .. } => {
+                    within("sort key", sort.len(), limits::KEY_BYTES)?;
+                }
+                Op::Event(event) => event.check_limits()?,
+            }
+        }
+        within("commit", self.size(), limits::COMMIT_BYTES)?;
+        self.check_written_once()
+    }
+
+    fn check_written_once(&self) -> Result<(), StoreError> {
+        if self.ops.len() < 2 {
+            return Ok(());
+        }
+        let mut written: Vec<(Table, &Bytes, bool)> = self
+            .ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::Put { table, sort, .. } | Op::Delete { table, sort, .. } => Some((*table, sort, false)),
+                Op::Add { table, sort, .. } => Some((*table, sort, true)),
+                Op::Check { .. } | Op::Event(_) => None,
+            })
+            .collect();
+        written.sort_unstable();
+        for pair in written.windows(2) {
+            let ((table, sort, first_adds), (other_table, other_sort, second_adds)) = (pair[0], pair[1]);
+            if table == other_table && sort == other_sort && !(first_adds && second_adds) {
+                return Err(StoreError::Invalid(format!(
+                    "a row of {} is written twice in one commit",
+                    table.0
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn put_value(self, table: Table, sort: impl Into<Bytes>, value: Value, condition: Condition) -> Self {
         self.op(Op::Put {
             table,
@@ -299,6 +361,13 @@ impl Batch {
     pub fn event(self, event: NewEvent) -> Self {
         self.op(Op::Event(event))
     }
+}
+
+pub(crate) fn within(what: &'static str, size: usize, limit: usize) -> Result<(), StoreError> {
+    if size > limit {
+        return Err(StoreError::TooLarge { what, size, limit });
+    }
+    Ok(())
 }
 
 fn json<T: Serialize + ?Sized>(document: &T) -> Value {

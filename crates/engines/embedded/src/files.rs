@@ -1,0 +1,151 @@
+//! The files: one fjall database with four keyspaces, and a lock so that one process has them.
+
+use crate::{EngineError, options::EngineOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use holon_ports::{LogError, StoreError};
+use std::{
+    fs::{File, TryLockError},
+    io::{ErrorKind, Read, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+/// The open database. Clones share it; when the last is dropped, the files are closed.
+#[derive(Clone)]
+pub(crate) struct Files {
+    pub db: Database,
+    pub rows: Keyspace,
+    pub events: Keyspace,
+    pub expiry: Keyspace,
+    pub meta: Keyspace,
+}
+
+impl Files {
+    pub fn open(options: &EngineOptions) -> Result<Self, EngineError> {
+        let path = options.dir.join("db");
+        // The library states some of what it relies on by panics; a damaged file must be an error all the same.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_unguarded(options, &path)));
+        match opened {
+            Ok(result) => result.map_err(|error| EngineError::from_opening(&path, &error)),
+            Err(_) => Err(EngineError::Corrupt {
+                path,
+                detail: "it cannot be made sense of".into(),
+            }),
+        }
+    }
+
+    fn open_unguarded(options: &EngineOptions, path: &Path) -> fjall::Result<Self> {
+        let db = Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes.max(64 << 20))
+            .worker_threads(options.background_threads.max(1))
+            .open()?;
+        // Every write goes through a batch that states its durability, so the journal never flushes on its own.
+        let keyspace = |name| {
+            db.keyspace(name, || {
+                KeyspaceCreateOptions::default()
+                    .manual_journal_persist(true)
+                    .max_memtable_size(options.memtable_bytes)
+            })
+        };
+        Ok(Self {
+            rows: keyspace("rows")?,
+            events: keyspace("events")?,
+            expiry: keyspace("expiry")?,
+            meta: keyspace("meta")?,
+            db,
+        })
+    }
+
+    pub fn keyspaces(&self) -> [&Keyspace; 4] {
+        [&self.rows, &self.events, &self.expiry, &self.meta]
+    }
+
+    /// Writes what is in memory to tables, so that the next start has no journal to replay.
+    pub fn flush(&self) -> fjall::Result<()> {
+        for keyspace in self.keyspaces() {
+            keyspace.rotate_memtable_and_wait()?;
+        }
+        Ok(())
+    }
+}
+
+/// Holds the data directory for this process, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    pub fn take(dir: &Path) -> Result<Self, EngineError> {
+        let path = dir.join("lock");
+        let io = |source| EngineError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                return Err(EngineError::InUse {
+                    dir: dir.to_owned(),
+                    holder: holder.trim().to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        // Only for the message that a second process shows.
+        file.set_len(0).map_err(io)?;
+        write!(file, "{}", std::process::id()).map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// True when the file system had no room for a write.
+pub(crate) fn is_full(error: &fjall::Error) -> bool {
+    let io = match error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => io,
+        _ => return false,
+    };
+    matches!(
+        io.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
+}
+
+/// What a failed read is to a reader.
+pub(crate) fn read_error(error: &fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io))
+            if !matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            StoreError::Unavailable(format!("cannot read: {io}"))
+        }
+        other => StoreError::Corrupt(format!("{other:?}")),
+    }
+}
+
+/// The same failure, as a log tells it.
+pub(crate) fn as_log_error(error: StoreError) -> LogError {
+    match error {
+        StoreError::TooLarge { what, size, limit } => LogError::TooLarge { what, size, limit },
+        StoreError::Full => LogError::Full,
+        StoreError::Corrupt(detail) => LogError::Corrupt(detail),
+        StoreError::Invalid(detail) => LogError::Invalid(detail),
+        StoreError::Unavailable(detail) => LogError::Unavailable(detail),
+        other => LogError::Unavailable(other.to_string()),
+    }
+}
+
+/// A number kept in `meta`.
+pub(crate) fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes)
+}
