@@ -1,1 +1,20 @@
+//! What tests are made with: a [`TestHome`] with every port in a directory of its own, servers on ports that the
+//! system chose, child processes that never outlive their test, and waiting for a condition instead of for a time.
+//!
+//! For tests only: whatever goes wrong here panics with what went wrong, as a failing test should.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot be set up must fail"
+)]
 
+mod home;
+mod process;
+mod serve;
+mod wait;
+
+pub use home::{Running, TestHome};
+pub use process::{MissingProgram, Process, find_program};
+pub use serve::{Server, free_port, serve};
+pub use wait::{PATIENCE, eventually};

@@ -1,0 +1,88 @@
+//! Servers that are programs of their own.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// A program that a test needs is not on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("program {program} is not installed; on Debian: apt-get install {package}")]
+pub struct MissingProgram {
+    pub program: String,
+    pub package: String,
+}
+
+/// Finds a program on the `PATH`, or where Debian keeps servers.
+///
+/// # Errors
+/// [`MissingProgram`], which names the package that has it.
+pub fn find_program(program: &str, package: &str) -> Result<PathBuf, MissingProgram> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    directories.extend(["/usr/sbin", "/usr/local/bin"].map(PathBuf::from));
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        directories.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    directories
+        .into_iter()
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+        .ok_or_else(|| MissingProgram {
+            program: program.to_owned(),
+            package: package.to_owned(),
+        })
+}
+
+/// A child process that is killed when this is dropped.
+pub struct Process {
+    program: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a program; what it says goes nowhere.
+    pub fn start<A: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+        Self {
+            program: program.to_owned(),
+            child,
+        }
+    }
+
+    /// Waits until the process accepts connections on a port of the loopback interface.
+    ///
+    /// # Panics
+    /// If it ended, or the deadline has passed.
+    pub async fn listening(&mut self, port: u16, deadline: Duration) {
+        let name = self.program.display().to_string();
+        let end = tokio::time::Instant::now() + deadline;
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            let ended = self.child.try_wait().expect("a child can be waited for");
+            assert!(ended.is_none(), "{name} ended with {ended:?}");
+            assert!(
+                tokio::time::Instant::now() < end,
+                "{name} does not listen on {port}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("a process that has not been waited for")
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a child can be killed");
+    }
+}
