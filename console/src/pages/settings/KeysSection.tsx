@@ -1,0 +1,128 @@
+import { ActionIcon, Button, CopyButton, TagsInput, TextInput } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { IconCheck, IconCopy } from "@tabler/icons-react";
+import { useState } from "react";
+import * as identity from "../../api/identity";
+import { fullTime } from "../../lib/format";
+import { useMe } from "../../shell/me";
+import { Age } from "../../ui/Age";
+import { fieldError, formError } from "../../ui/fields";
+import { showProblem } from "../../ui/notify";
+import { Failure, RowSkeletons } from "../../ui/States";
+import { Section } from "./Section";
+import classes from "./Section.module.css";
+
+export function KeysSection() {
+  const client = useQueryClient();
+  const me = useMe();
+  const [name, setName] = useState("");
+  const [scopes, setScopes] = useState<string[]>([]);
+  const keys = useQuery({ queryKey: ["keys"], queryFn: ({ signal }) => identity.keys(signal), staleTime: 0 });
+  const create = useMutation({
+    mutationFn: () => identity.createKey({ name: name.trim(), scopes }),
+    onSuccess: () => {
+      setName("");
+      setScopes([]);
+      void client.invalidateQueries({ queryKey: ["keys"] });
+    },
+  });
+  const remove = useMutation({
+    mutationFn: (id: string) => identity.deleteKey(id),
+    onSuccess: (_, id) => {
+      if (create.data?.id === id) create.reset();
+      void client.invalidateQueries({ queryKey: ["keys"] });
+    },
+    onError: showProblem,
+  });
+  return (
+    <>
+      <Section
+        title="A new key"
+        text="For programs that act for you. Its scopes are the permissions it may use; it never has more than you have."
+      >
+        <form
+          style={{ display: "grid", gap: 14, maxWidth: 460 }}
+          onSubmit={(event) => {
+            event.preventDefault();
+            create.mutate();
+          }}
+        >
+          <TextInput
+            label="Name"
+            placeholder="What it is for"
+            autoComplete="off"
+            value={name}
+            onChange={(event) => setName(event.currentTarget.value)}
+            error={fieldError(create.error, "name") ?? formError(create.error, ["name", "scopes"])}
+          />
+          <TagsInput
+            label="Scopes"
+            description="None means all that you may do."
+            data={me?.permissions ?? []}
+            value={scopes}
+            onChange={setScopes}
+            error={fieldError(create.error, "scopes")}
+            clearable={false}
+          />
+          <div>
+            <Button type="submit" loading={create.isPending} disabled={name.trim() === ""}>
+              Make the key
+            </Button>
+          </div>
+        </form>
+        {create.data !== undefined && (
+          <div role="status">
+            <p style={{ margin: "0 0 6px" }}>
+              <strong>Copy it now.</strong> It is shown this once; only its hash is kept.
+            </p>
+            <div className={classes.secret}>
+              <span style={{ flex: 1 }}>{create.data.key}</span>
+              <CopyButton value={create.data.key}>
+                {({ copied, copy }) => (
+                  <ActionIcon variant="subtle" color="gray" c="var(--text)" aria-label={copied ? "Copied" : "Copy the key"} onClick={copy}>
+                    {copied ? <IconCheck size={17} /> : <IconCopy size={17} />}
+                  </ActionIcon>
+                )}
+              </CopyButton>
+            </div>
+          </div>
+        )}
+      </Section>
+      <Section title="Your keys">
+        {keys.isPending && <RowSkeletons count={2} height={56} />}
+        {keys.isError && keys.data === undefined && <Failure error={keys.error} retry={() => void keys.refetch()} />}
+        {keys.data?.items.length === 0 && <span className={classes.detail}>None yet.</span>}
+        {keys.data?.items.map((key) => (
+          <div key={key.id} className={classes.item}>
+            <div className={classes.itemText}>
+              <div className={classes.itemTitle}>
+                {key.name}
+                <code className={classes.detail}>{key.prefix}…</code>
+              </div>
+              <div className={classes.detail}>
+                {key.scopes.length === 0 ? "everything you may do" : key.scopes.join(", ")} · made {fullTime(key.created)}
+                {key.lastUsed ? (
+                  <>
+                    {" "}
+                    · used <Age time={key.lastUsed} />
+                  </>
+                ) : (
+                  " · never used"
+                )}
+              </div>
+            </div>
+            <Button
+              size="xs"
+              variant="default"
+              loading={remove.isPending && remove.variables === key.id}
+              onClick={() => remove.mutate(key.id)}
+              aria-label={`Delete the key ${key.name}`}
+            >
+              Delete
+            </Button>
+          </div>
+        ))}
+      </Section>
+    </>
+  );
+}
