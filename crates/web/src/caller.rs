@@ -12,9 +12,10 @@ pub enum CallerKind {
     Session {
         session: Id,
     },
-    /// An access token that an administrator minted for the account.
+    /// An access token that an administrator minted for the account; it has a session of its own.
     Minted {
         by: Id,
+        session: Id,
     },
     ApiKey {
         key: Id,
