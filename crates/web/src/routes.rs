@@ -1,12 +1,21 @@
 //! Routes with their access and their place in the OpenAPI document, declared together.
 
-use crate::{access::Access, caller::Caller, problem::ApiError};
+use crate::{
+    access::{Access, AuthError},
+    caller::Authentication,
+    problem::ApiError,
+};
 use axum::{
     Router,
     extract::Request,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures::future::{Either, Ready, ready};
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+use tower::{Layer, Service};
 use utoipa::openapi::{OpenApi, PathItem, path::Operation, security::SecurityRequirement};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
@@ -99,9 +108,11 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
                     .insert(ACCESS.into(), declared.clone().into());
             }
         }
-        let methods = methods.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
-            check(access, request, next)
-        }));
+        let methods = if access == Access::Public {
+            methods
+        } else {
+            methods.layer(AccessLayer(access))
+        };
         self.router = self.router.routes((schemas, paths, methods));
         self
     }
@@ -113,18 +124,55 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 }
 
-async fn check(access: Access, request: Request, next: Next) -> Response {
-    if access == Access::Public {
-        return next.run(request).await;
+/// Lets through to a route only who may use it.
+#[derive(Clone, Copy)]
+struct AccessLayer(Access);
+
+impl<S> Layer<S> for AccessLayer {
+    type Service = AccessService<S>;
+
+    fn layer(&self, inner: S) -> AccessService<S> {
+        AccessService {
+            access: self.0,
+            inner,
+        }
     }
-    let (mut parts, body) = request.into_parts();
-    let caller = <Caller as axum::extract::FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
-    let allowed = caller.and_then(|caller| match access {
+}
+
+#[derive(Clone)]
+struct AccessService<S> {
+    access: Access,
+    inner: S,
+}
+
+impl<S> Service<Request> for AccessService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match decide(self.access, &request) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(error) => Either::Right(ready(Ok(error.into_response()))),
+        }
+    }
+}
+
+fn decide(access: Access, request: &Request) -> Result<(), ApiError> {
+    let caller = match request.extensions().get::<Authentication>() {
+        Some(Authentication(Ok(Some(caller)))) => caller,
+        Some(Authentication(Err(error))) => return Err(error.clone().into()),
+        _ => return Err(AuthError::Missing.into()),
+    };
+    match access {
         Access::Permission(permission) => caller.require(permission),
-        _ => Ok::<(), ApiError>(()),
-    });
-    match allowed {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(error) => error.into_response(),
+        Access::Public | Access::SignedIn => Ok(()),
     }
 }

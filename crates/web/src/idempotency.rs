@@ -1,0 +1,334 @@
+//! Writes that are done once, however often they are sent (draft-ietf-httpapi-idempotency-key-header).
+//!
+//! A key belongs to one caller. The first request with it puts a *mark* into `web.idempotency` and then does its work;
+//! when that is done the answer takes the place of the mark, for 24 hours. A later request with the same key finds
+//!
+//! - an answer to the same request: it is replayed, with `Idempotency-Replayed: true`;
+//! - an answer or a mark of another request (method, path, query or body differ): 422;
+//! - a mark: 409, with `Retry-After`.
+//!
+//! A mark expires, so that a crash blocks its key for a minute and not for ever. The work goes on when its client
+//! goes away, since that is when clients send again. Answers above 499 are not kept: the same request may do better
+//! later. Between the work's commit and the keeping of its answer the process may die; what must then still happen
+//! once takes the key into its own commit ([`crate::IdempotencyKey`]).
+//!
+//! Answers marked `Cache-Control: no-store` hold secrets and answers that are too large do not fit in a row; of these
+//! only that they happened is kept, and a repetition is a 409 that says so.
+
+use crate::{
+    caller::Caller,
+    extract::{IdempotencyKey, body_error},
+    problem::{ApiError, REQUEST_ID},
+};
+use axum::{
+    body::Body,
+    extract::{FromRequest as _, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::Response,
+};
+use bytes::Bytes;
+use holon_base::{Clock, ErrorKind, limits};
+use holon_ports::{
+    Batch, Condition, Consistency, Op, Partition, Row, RowKey, Store, StoreError, Table, Value,
+};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::{future::Future, sync::Arc, time::Duration};
+
+/// Rows: one partition per caller, sorted by key.
+pub const TABLE: Table = Table("web.idempotency");
+/// How long a mark blocks its key if its process dies. Longer than any request may take.
+const MARK: Duration = Duration::from_secs(75);
+/// The largest answer that is kept.
+const ANSWER_BYTES: usize = limits::ROW_BYTES - (64 << 10);
+/// The headers of an answer that are kept.
+const KEPT_HEADERS: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_DISPOSITION,
+    header::CACHE_CONTROL,
+    header::ETAG,
+    header::LOCATION,
+    header::RETRY_AFTER,
+];
+
+/// What a row starts with, as one line of JSON; the body of the answer follows as it is.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Record {
+    /// SHA-256 of the request, in hexadecimal.
+    request: String,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum State {
+    Running,
+    Answered {
+        status: u16,
+        headers: Vec<(String, String)>,
+    },
+    /// It was done, and the answer is not kept.
+    Done,
+}
+
+/// Keeps the answers.
+#[derive(Clone)]
+pub(crate) struct Idempotency {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Where one key's record is, and what request it is for.
+#[derive(Clone)]
+struct Slot {
+    partition: Partition,
+    sort: Bytes,
+    request: String,
+}
+
+impl Idempotency {
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock }
+    }
+
+    /// Does `work` for the request unless its key says that it is done or being done.
+    ///
+    /// # Errors
+    /// 400 for a key that is none, 409 and 422 as the module says, and what the store cannot do.
+    pub async fn once<W, F>(
+        &self,
+        caller: &Caller,
+        request: Request,
+        body_bytes: usize,
+        work: W,
+    ) -> Result<Response, ApiError>
+    where
+        W: FnOnce(Request) -> F,
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let Some(key) = IdempotencyKey::from_headers(request.headers())?.0 else {
+            return Ok(work(request).await);
+        };
+        let (parts, body) = request.into_parts();
+        let limited = Body::new(http_body_util::Limited::new(body, body_bytes));
+        let body = Bytes::from_request(Request::new(limited), &())
+            .await
+            .map_err(body_error)?;
+        let slot = Slot {
+            partition: Partition::new(&caller.tenant, format!("caller:{}", caller.account)),
+            sort: Bytes::from(key),
+            request: fingerprint(&parts, &body),
+        };
+        let mark = match self.begin(&slot).await? {
+            Begun::Replay(response) => return Ok(response),
+            Begun::Mark(version) => version,
+        };
+        let work = work(Request::from_parts(parts, Body::from(body)));
+        let this = self.clone();
+        let finished = async move {
+            let response = work.await;
+            this.finish(&slot, mark, response).await
+        };
+        // A task of its own, so that it ends also when the client has gone; in the same trace, under the same id.
+        let request_id = REQUEST_ID.try_with(Arc::clone).unwrap_or_default();
+        let traceparent = holon_base::trace::current().unwrap_or_default();
+        let scoped = REQUEST_ID.scope(request_id, holon_base::trace::scope(traceparent, finished));
+        tokio::spawn(scoped).await.map_err(ApiError::internal)
+    }
+
+    /// Puts the mark, or finds what is there.
+    async fn begin(&self, slot: &Slot) -> Result<Begun, ApiError> {
+        let record = Record {
+            request: slot.request.clone(),
+            state: State::Running,
+        };
+        // The second round is for a record that expires between the two looks at it.
+        for _ in 0..2 {
+            match self.put(slot, &record, &[], Condition::Absent, MARK).await {
+                Ok(version) => return Ok(Begun::Mark(version)),
+                Err(error) if error.is_condition_failed() => {}
+                Err(error) => return Err(error.into()),
+            }
+            let key = RowKey::new(TABLE, slot.partition.clone(), slot.sort.clone());
+            if let Some(row) = self.store.get(&key, Consistency::Strong).await? {
+                return found(slot, &row).map(Begun::Replay);
+            }
+        }
+        Err(still_running())
+    }
+
+    /// Puts the answer in the mark's place and gives it back. If that fails the answer stands all the same.
+    async fn finish(&self, slot: &Slot, mark: u64, response: Response) -> Response {
+        let status = response.status();
+        let is_final = (status.is_success() || status.is_client_error()) && !is_for_later(status);
+        if !is_final {
+            return self.forget(slot, mark, response).await;
+        }
+        let is_small = response
+            .body()
+            .size_hint()
+            .exact()
+            .is_some_and(|size| size <= ANSWER_BYTES as u64);
+        let is_secret = status.is_success()
+            && response
+                .headers()
+                .get(header::CACHE_CONTROL)
+                .is_some_and(|value| value.as_bytes().starts_with(b"no-store"));
+        let (head, body) = response.into_parts();
+        let (state, kept, body) = if is_small && !is_secret {
+            match body.collect().await {
+                Ok(collected) => {
+                    let bytes = collected.to_bytes();
+                    let headers = kept_headers(&head.headers);
+                    let status = status.as_u16();
+                    (
+                        State::Answered { status, headers },
+                        bytes.clone(),
+                        Body::from(bytes),
+                    )
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an answer broke off");
+                    (State::Done, Bytes::new(), Body::empty())
+                }
+            }
+        } else {
+            (State::Done, Bytes::new(), body)
+        };
+        let record = Record {
+            request: slot.request.clone(),
+            state,
+        };
+        let keep = Duration::from_secs(limits::IDEMPOTENCY_SECONDS);
+        if let Err(error) = self
+            .put(slot, &record, &kept, Condition::Version(mark), keep)
+            .await
+        {
+            tracing::warn!(%error, "the answer to an idempotency key was not kept");
+        }
+        Response::from_parts(head, body)
+    }
+
+    async fn forget(&self, slot: &Slot, mark: u64, response: Response) -> Response {
+        let batch = Batch::new().delete_if(TABLE, slot.sort.clone(), Condition::Version(mark));
+        if let Err(error) = self.store.commit(&slot.partition, batch).await {
+            tracing::warn!(%error, "the mark of an idempotency key stays until it expires");
+        }
+        response
+    }
+
+    async fn put(
+        &self,
+        slot: &Slot,
+        record: &Record,
+        body: &[u8],
+        condition: Condition,
+        keep: Duration,
+    ) -> Result<u64, StoreError> {
+        let mut value = serde_json::to_vec(record).map_err(|error| StoreError::Invalid(error.to_string()))?;
+        value.push(b'\n');
+        value.extend_from_slice(body);
+        let batch = Batch::new().op(Op::Put {
+            table: TABLE,
+            sort: slot.sort.clone(),
+            value: Value::Binary(value.into()),
+            condition,
+            expires: Some(self.clock.now().plus(keep)),
+        });
+        let committed = self.store.commit(&slot.partition, batch).await?;
+        Ok(committed.version)
+    }
+}
+
+enum Begun {
+    /// The version of the mark.
+    Mark(u64),
+    Replay(Response),
+}
+
+/// What a record means for a request with its key.
+fn found(slot: &Slot, row: &Row) -> Result<Response, ApiError> {
+    let bytes = row.bytes();
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .unwrap_or(bytes.len());
+    let record: Record = serde_json::from_slice(&bytes[..end]).map_err(ApiError::internal)?;
+    if record.request != slot.request {
+        return Err(ApiError::new(
+            ErrorKind::Unprocessable,
+            "idempotency-key-reused",
+            "this key was used for another request; use a new one",
+        )
+        .at("Idempotency-Key"));
+    }
+    let (status, headers) = match record.state {
+        State::Running => return Err(still_running()),
+        State::Done => {
+            return Err(ApiError::conflict(
+                "answer-not-kept",
+                "this was done already; its answer was not kept and cannot be given again",
+            )
+            .at("Idempotency-Key"));
+        }
+        State::Answered { status, headers } => (status, headers),
+    };
+    let mut response = Response::new(Body::from(bytes.slice((end + 1).min(bytes.len())..)));
+    *response.status_mut() = StatusCode::from_u16(status).map_err(ApiError::internal)?;
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+        .headers_mut()
+        .insert("idempotency-replayed", HeaderValue::from_static("true"));
+    Ok(response)
+}
+
+fn still_running() -> ApiError {
+    ApiError::conflict(
+        "still-running",
+        "a request with this key is being done; ask again shortly",
+    )
+    .at("Idempotency-Key")
+    .retry_after(Duration::from_secs(1))
+}
+
+/// Client errors that say nothing of the request itself.
+fn is_for_later(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    KEPT_HEADERS
+        .iter()
+        .filter_map(|name| {
+            let value = headers.get(name)?.to_str().ok()?;
+            Some((name.to_string(), value.to_owned()))
+        })
+        .collect()
+}
+
+/// Method, path, query and body, each ended by its length, so that no two requests look the same.
+fn fingerprint(parts: &Parts, body: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    let path = parts
+        .uri
+        .path_and_query()
+        .map_or_else(|| parts.uri.path(), |path| path.as_str());
+    for part in [parts.method.as_str().as_bytes(), path.as_bytes(), body] {
+        hash.update(part);
+        hash.update((part.len() as u64).to_be_bytes());
+    }
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
