@@ -38,7 +38,11 @@ fn main() -> io::Result<()> {
         let name = path.strip_prefix(&dist).map_err(io::Error::other)?;
         let content = fs::read(path)?;
         let brotli = with_suffix(path, "br");
-        let brotli = if brotli.is_file() { included(&brotli) } else { "None".into() };
+        let brotli = if brotli.is_file() {
+            included(&brotli)
+        } else {
+            "None".into()
+        };
         let gzip = match compressed(&content)? {
             Some(packed) => {
                 let packed_path = out.join(format!("{number}.gz"));

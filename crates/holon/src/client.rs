@@ -89,7 +89,7 @@ impl Answer {
 
     /// True where the same request may succeed later without a change.
     pub fn is_transient(&self) -> bool {
-        let still_running = self.status == StatusCode::CONFLICT && self.problem().contains("idempotency");
+        let still_running = self.status == StatusCode::CONFLICT && self.problem() == "still-running";
         still_running || matches!(self.status.as_u16(), 429 | 502 | 503 | 504)
     }
 }

@@ -117,7 +117,12 @@ impl Console {
     }
 }
 
-async fn serve(State(console): State<Arc<Console>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+async fn serve(
+    State(console): State<Arc<Console>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     if method != Method::GET && method != Method::HEAD {
         return not_found();
     }
@@ -173,7 +178,10 @@ fn is_navigation(path: &str, headers: &HeaderMap) -> bool {
 /// True if one of the header's comma-separated items is this, parameters and a weak mark aside.
 fn names(headers: &HeaderMap, header: header::HeaderName, wanted: &str) -> bool {
     let values = headers.get_all(header);
-    let mut items = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut items = values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     items.any(|item| {
         let item = item.split(';').next().unwrap_or_default().trim();
         item.trim_start_matches("W/") == wanted
@@ -183,7 +191,10 @@ fn names(headers: &HeaderMap, header: header::HeaderName, wanted: &str) -> bool 
 /// True if `Accept-Encoding` names this coding and does not rule it out with `q=0` (RFC 9110, 12.5.3).
 fn accepts_coding(headers: &HeaderMap, coding: &str) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING);
-    let mut items = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut items = values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     items.any(|item| {
         let mut parts = item.split(';').map(str::trim);
         let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding));

@@ -9,11 +9,16 @@
 //! - [`console`]: the web console's files, built in, with their caching.
 //! - [`import`]: fills a server over its own API; [`demo`] does so for `--demo`.
 
+mod admin;
 mod cli;
 mod client;
 mod commands;
+mod console;
 mod demo;
 mod import;
+mod jobs;
+mod node;
+mod serve;
 mod settings;
 
 use clap::Parser as _;

@@ -1,10 +1,13 @@
 //! The commands: each reads its arguments, does its work on a runtime if it needs one, and says what came of it.
 
+mod check;
+mod openapi;
+mod rebuild;
 mod social;
 
 use crate::{
     cli::{Cli, Command, ConfigFormat, ImportCommand},
-    settings,
+    settings::{self, Settings},
 };
 use clap::CommandFactory as _;
 use std::{io::Write as _, process::ExitCode};
@@ -29,11 +32,26 @@ pub fn run(command: Command) -> Result<ExitCode, CommandError> {
             print(&String::from_utf8_lossy(&script))
         }
         Command::Version => print(concat!("holon ", env!("CARGO_PKG_VERSION"), "\n")),
-        _ => Err("not yet".into()),
+        Command::Serve(arguments) => {
+            let settings = arguments.load()?.settings;
+            on_runtime(async {
+                crate::serve::run(settings).await?;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
+        Command::Check(arguments) => {
+            let settings = arguments.load(Vec::new())?.settings;
+            on_runtime(check::run(settings))
+        }
+        Command::Rebuild { name, server } => on_runtime(rebuild::run(&name, server)),
+        Command::Openapi => {
+            let document = on_runtime(openapi::document(Settings::default()))?;
+            print(&document)
+        }
     }
 }
 
-fn on_runtime(work: impl Future<Output = Result<ExitCode, CommandError>>) -> Result<ExitCode, CommandError> {
+fn on_runtime<T>(work: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

@@ -94,12 +94,20 @@ settings! {
     /// Serve the console from this directory rather than from the binary: for work on the console.
     console_dir: Option<PathBuf> = "console.dir", None;
 
-    /// Origins that a browser may call from, besides Holon's own console, such as https://app.example.
+    /// Origins that a browser may call from, besides Holon's own console, such as https://app.example; `*` for any.
     cors_origins: Vec<String> = "web.cors_origins", Vec::new();
-    /// Requests a second that one caller may make for long; 0 sets no limit. Administrators have none.
-    rate_per_second: u32 = "web.rate_per_second", 50;
-    /// Requests that one caller may make at once before `web.rate_per_second` counts.
-    rate_burst: u32 = "web.rate_burst", 200;
+    /// Proxies in front of this server that add to X-Forwarded-For: 0 takes the address of the connection.
+    forwarded_hops: usize = "web.forwarded_hops", 0;
+    /// Hold each caller to a number of requests. Administrators are not held to any.
+    rate_limit: bool = "rate_limit.enabled", true;
+    /// Requests a second for long, by each account.
+    rate_per_second: u32 = "rate_limit.per_second", 100;
+    /// Requests at once, by each account.
+    rate_burst: u32 = "rate_limit.burst", 600;
+    /// Requests a second for long, by each address from which nobody is signed in.
+    rate_address_per_second: u32 = "rate_limit.address_per_second", 50;
+    /// Requests at once, by each address from which nobody is signed in.
+    rate_address_burst: u32 = "rate_limit.address_burst", 300;
 
     /// Followers below which a post is written into every follower's timeline.
     feed_push_below: u64 = "feed.push_below", 10_000;
@@ -271,6 +279,19 @@ impl Loaded {
                 "systems",
                 settings.systems.join(","),
                 "identity must be among them: it says who calls",
+            );
+        }
+        let rates = [
+            settings.rate_per_second,
+            settings.rate_burst,
+            settings.rate_address_per_second,
+            settings.rate_address_burst,
+        ];
+        if rates.contains(&0) {
+            return refuse(
+                "rate_limit",
+                "0".into(),
+                "expected 1 or more; rate_limit.enabled=false sets no limit",
             );
         }
         if settings.feed_active_below < settings.feed_push_below {

@@ -1,0 +1,101 @@
+//! `/v1/admin`: a node as its administrator sees it.
+//!
+//! Figures come from what the running process counts; nothing here is stored. All of it needs the permission
+//! `admin.inspect`; what changes something needs `admin.rebuild`.
+
+mod letters;
+mod overview;
+mod rebuild;
+mod traces;
+
+pub use overview::publish_overview;
+
+use crate::jobs::Holder;
+use axum::Router;
+use holon_base::{CursorSigner, Timestamp};
+use holon_embedded::Engine;
+use holon_ports::{Consumer, Ports};
+use holon_realtime::Hub;
+use holon_telemetry::{Metrics, Tracer};
+use holon_web::{Access, Projection, Routes, System};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::routes;
+
+/// Sees inside.
+pub const INSPECT: &str = "admin.inspect";
+/// Makes projections anew and replays dead letters.
+pub const REBUILD: &str = "admin.rebuild";
+
+/// What the admin routes know of the node.
+pub struct Admin {
+    pub node: u16,
+    pub started: Timestamp,
+    pub since: Instant,
+    pub systems: Vec<Arc<dyn System>>,
+    pub consumers: Vec<Consumer>,
+    pub projections: Vec<Projection>,
+    pub ports: Ports,
+    pub engine: Arc<Engine>,
+    pub cursors: CursorSigner,
+    pub hub: Arc<Hub>,
+    pub metrics: Arc<Metrics>,
+    pub tracer: Tracer,
+    pub holder: Holder,
+    rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
+}
+
+/// What an [`Admin`] is made of.
+pub struct Parts {
+    pub node: u16,
+    pub started: Timestamp,
+    pub systems: Vec<Arc<dyn System>>,
+    pub consumers: Vec<Consumer>,
+    pub ports: Ports,
+    pub engine: Arc<Engine>,
+    pub cursors: CursorSigner,
+    pub hub: Arc<Hub>,
+    pub metrics: Arc<Metrics>,
+    pub tracer: Tracer,
+    pub holder: Holder,
+}
+
+impl Admin {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let projections = parts
+            .systems
+            .iter()
+            .flat_map(|system| Arc::clone(system).projections())
+            .collect();
+        Arc::new(Self {
+            node: parts.node,
+            started: parts.started,
+            since: Instant::now(),
+            systems: parts.systems,
+            consumers: parts.consumers,
+            projections,
+            ports: parts.ports,
+            engine: parts.engine,
+            cursors: parts.cursors,
+            hub: parts.hub,
+            metrics: parts.metrics,
+            tracer: parts.tracer,
+            holder: parts.holder,
+            rebuilds: parking_lot::Mutex::default(),
+        })
+    }
+
+    pub fn routes(self: &Arc<Self>) -> (Router, OpenApi) {
+        Routes::new()
+            .permitted(INSPECT, routes!(overview::get_overview))
+            .live(Access::Permission(INSPECT), routes!(overview::watch_overview))
+            .permitted(INSPECT, routes!(rebuild::list_rebuilds))
+            .permitted(INSPECT, routes!(rebuild::get_rebuild))
+            .permitted(REBUILD, routes!(rebuild::start_rebuild))
+            .permitted(INSPECT, routes!(letters::list_dead_letters))
+            .permitted(REBUILD, routes!(letters::replay_dead_letter))
+            .permitted(INSPECT, routes!(traces::list_traces))
+            .permitted(INSPECT, routes!(traces::get_trace))
+            .finish(Arc::clone(self))
+    }
+}

@@ -1,0 +1,248 @@
+//! `holon import social`, on a small graph and on the real one, undisturbed and killed on the way.
+
+#[path = "support/oracle.rs"]
+mod oracle;
+mod support;
+
+use oracle::{World, every_home_is_right};
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use support::{Server, fails, holon, succeeds};
+
+/// A ring of people with chords, and some texts for each.
+struct Files {
+    edges: PathBuf,
+    posts: PathBuf,
+    people: usize,
+    friendships: usize,
+    texts: usize,
+}
+
+impl Files {
+    fn write(directory: &Path, people: usize, texts: usize) -> Self {
+        let mut edges = String::from("# a ring with chords\n");
+        let mut friendships = 0;
+        for step in [1, 3, 7] {
+            for a in 0..people {
+                edges += &format!("{a} {}\n", (a + step) % people);
+                friendships += 1;
+            }
+        }
+        let lines: Vec<String> = (0..texts)
+            .map(|i| {
+                format!(
+                    "{{\"topic\":\"t{}\",\"text\":\"text number {i} of {texts}\"}}",
+                    i % 5
+                )
+            })
+            .collect();
+        let files = Self {
+            edges: directory.join("edges.txt"),
+            posts: directory.join("posts.jsonl"),
+            people,
+            friendships,
+            texts,
+        };
+        std::fs::write(&files.edges, edges).unwrap();
+        std::fs::write(&files.posts, lines.join("\n")).unwrap();
+        files
+    }
+
+    fn demo() -> Self {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+        Self {
+            edges: demo.join("facebook_edges.txt.gz"),
+            posts: demo.join("posts.jsonl.gz"),
+            people: 4_039,
+            friendships: 88_234,
+            texts: 8_834,
+        }
+    }
+
+    fn command(&self, url: &str, token_file: &Path) -> Command {
+        let mut command = holon();
+        command.args(["import", "social", "--wait", "--server", url]);
+        command
+            .arg("--edges")
+            .arg(&self.edges)
+            .arg("--posts")
+            .arg(&self.posts);
+        command.arg("--token-file").arg(token_file);
+        command
+    }
+
+    fn import(&self, server: &Server) -> String {
+        succeeds(&mut self.command(&server.url, &server.data.join("admin.token")))
+    }
+
+    fn start(&self, url: &str, data: &Path) -> Child {
+        let mut command = self.command(url, &data.join("admin.token"));
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn handles(&self) -> Vec<String> {
+        (0..self.people).map(|number| format!("u{number}")).collect()
+    }
+
+    /// Everything is there once, and every home is as it must be.
+    async fn all_is_right(&self, server: &Server) {
+        let (api, handles) = (server.api(), self.handles());
+        let world = Arc::new(World::read(&api, &handles).await);
+        assert_eq!(world.follow_count(), 2 * self.friendships);
+        assert_eq!(world.post_count(), self.texts);
+        let texts: std::collections::HashSet<&str> = world
+            .posts
+            .values()
+            .flatten()
+            .map(|(_, text)| text.as_str())
+            .collect();
+        assert_eq!(texts.len(), self.texts);
+        every_home_is_right(&api, &world, &handles).await;
+    }
+}
+
+/// A server without limits on callers, and with tiers so low that all of them are in play.
+fn serve(data: &Path, listen: &str) -> Server {
+    Server::start_with(data, listen, |command| {
+        command.args(["--set", "rate_limit.enabled=false"]);
+        command.args(["--set", "feed.push_below=4", "--set", "feed.active_below=60"]);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_complete_and_a_second_one_doubles_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = Files::write(directory.path(), 40, 130);
+    let server = serve(&directory.path().join("data"), "127.0.0.1:0");
+    let said = files.import(&server);
+    assert!(
+        said.contains("imported 40 accounts, 240 follows and 130 posts"),
+        "{said}"
+    );
+    files.all_is_right(&server).await;
+    let said = files.import(&server);
+    assert!(
+        said.contains("imported 0 accounts, 0 follows and 0 posts"),
+        "{said}"
+    );
+    assert!(
+        said.contains("40 accounts, 240 follows and 130 posts were there"),
+        "{said}"
+    );
+    files.all_is_right(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_waits_for_a_server_that_is_killed_and_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = Files::write(directory.path(), 300, 900);
+    let data = directory.path().join("data");
+    let mut server = serve(&data, "127.0.0.1:0");
+    let (url, address) = (server.url.clone(), server.address());
+    let mut import = files.start(&url, &data);
+    for wanted in ["accounts", "follows", "follows"] {
+        until_somewhere_in(&server, wanted).await;
+        server.kill();
+        server = serve(&data, &address);
+    }
+    let end = Instant::now() + 3 * support::PATIENCE;
+    let status = loop {
+        if let Some(status) = import.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "the import does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(status.success());
+    files.all_is_right(&server).await;
+}
+
+/// Waits until the server has some accounts, or some follows.
+async fn until_somewhere_in(server: &Server, phase: &str) {
+    let api = server.api();
+    let path = match phase {
+        "accounts" => "/v1/identity/accounts/u100".to_owned(),
+        _ => "/v1/feed/users/u150/following?limit=1".to_owned(),
+    };
+    let end = Instant::now() + support::PATIENCE;
+    loop {
+        let answer = api.get(&path).await;
+        let there = answer.status == 200
+            && (phase == "accounts" || !answer.json()["items"].as_array().unwrap().is_empty());
+        if there {
+            return;
+        }
+        assert!(Instant::now() < end, "the import does not get to {phase}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_gave_up_is_finished_by_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = Files::write(directory.path(), 60, 600);
+    let data = directory.path().join("data");
+    let server = serve(&data, "127.0.0.1:0");
+    let url = server.url.clone();
+    let mut import = files
+        .command(&url, &data.join("admin.token"))
+        .args(["--patience", "500ms"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let api = server.api();
+    while api.list("/v1/feed/users/u7/posts?replies=true").await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    server.kill();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut import.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(import.wait().unwrap().code(), Some(1));
+    assert!(
+        said.contains("has not answered") && said.contains("run the same command again"),
+        "{said}"
+    );
+    let server = serve(&data, "127.0.0.1:0");
+    files.import(&server);
+    files.all_is_right(&server).await;
+}
+
+#[test]
+fn what_cannot_be_imported_is_said_before_anything_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = Files::write(directory.path(), 10, 5);
+    let token = directory.path().join("token");
+    std::fs::write(&token, "none").unwrap();
+    std::fs::write(&files.edges, "0 1\nnonsense\n").unwrap();
+    let error = fails(&mut files.command("http://127.0.0.1:1", &token));
+    assert!(error.contains("edges.txt, line 2"), "{error}");
+    let error = fails(&mut files.command("https://127.0.0.1:1", &token));
+    assert!(error.contains("https"), "{error}");
+}
+
+/// The real graph, with all three tiers in play.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_home_of_the_real_graph_is_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = Files::demo();
+    let server = serve(&directory.path().join("data"), "127.0.0.1:0");
+    let began = Instant::now();
+    let said = files.import(&server);
+    eprintln!("{} after {:.1} s", said.trim(), began.elapsed().as_secs_f64());
+    files.all_is_right(&server).await;
+    eprintln!("every home compared after {:.1} s", began.elapsed().as_secs_f64());
+    let summary = server.api().read("/v1/feed/inspect").await;
+    let tiers = &summary["authorsByTier"];
+    for tier in ["push", "active", "pull"] {
+        assert!(tiers[tier].as_u64().unwrap() > 0, "{tiers}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What every home timeline must be, computed from follows and posts alone.
+
+use super::Api;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Requests in flight.
+const AT_ONCE: usize = 24;
+
+/// Everybody's follows and posts, as the API lists them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct World {
+    pub follows: HashMap<String, BTreeSet<String>>,
+    /// Ids and texts, by author.
+    pub posts: HashMap<String, Vec<(u64, String)>>,
+}
+
+impl World {
+    pub async fn read(api: &Api, handles: &[String]) -> Self {
+        let world = Arc::new(Mutex::new(Self::default()));
+        let filling = world.clone();
+        for_each(
+            handles,
+            move |api_handle| {
+                let world = filling.clone();
+                async move {
+                    let (api, handle) = api_handle;
+                    let followees = api.list(&format!("/v1/feed/users/{handle}/following")).await;
+                    let posts = api
+                        .list(&format!("/v1/feed/users/{handle}/posts?replies=true"))
+                        .await;
+                    let follows = followees
+                        .iter()
+                        .map(|author| author["handle"].as_str().unwrap().to_owned());
+                    let posts = posts
+                        .iter()
+                        .map(|post| (id(post), post["text"].as_str().unwrap().to_owned()));
+                    let mut world = world.lock().unwrap();
+                    world.follows.insert(handle.clone(), follows.collect());
+                    world.posts.insert(handle, posts.collect());
+                }
+            },
+            api,
+        )
+        .await;
+        Arc::try_unwrap(world).unwrap().into_inner().unwrap()
+    }
+
+    /// The plain definition: the posts of those I follow and mine, newest first.
+    pub fn home(&self, handle: &str) -> Vec<u64> {
+        let authors = self.follows[handle].iter().map(String::as_str).chain([handle]);
+        let mut ids: Vec<u64> = authors
+            .flat_map(|author| self.posts[author].iter().map(|(id, _)| *id))
+            .collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids
+    }
+
+    pub fn follow_count(&self) -> usize {
+        self.follows.values().map(BTreeSet::len).sum()
+    }
+
+    pub fn post_count(&self) -> usize {
+        self.posts.values().map(Vec::len).sum()
+    }
+}
+
+/// Compares everybody's home timeline, page by page to its end, with the world's.
+pub async fn every_home_is_right(administrator: &Api, world: &Arc<World>, handles: &[String]) {
+    let world = Arc::clone(world);
+    for_each(
+        handles,
+        move |(api, handle)| {
+            let world = Arc::clone(&world);
+            async move {
+                let own = api.as_account(&handle).await;
+                let home: Vec<u64> = own
+                    .list("/v1/feed/home?order=latest")
+                    .await
+                    .iter()
+                    .map(id)
+                    .collect();
+                let expected = world.home(&handle);
+                assert!(
+                    home == expected,
+                    "home of {handle} has {} posts and not {}; the first that differs is {:?}",
+                    home.len(),
+                    expected.len(),
+                    home.iter().zip(&expected).position(|(a, b)| a != b)
+                );
+            }
+        },
+        administrator,
+    )
+    .await;
+}
+
+fn id(post: &serde_json::Value) -> u64 {
+    post["id"].as_str().unwrap().parse().unwrap()
+}
+
+async fn for_each<F, Working>(handles: &[String], work: F, api: &Api)
+where
+    F: Fn((Api, String)) -> Working + Clone + Send + 'static,
+    Working: Future<Output = ()> + Send,
+{
+    let handles: Arc<[String]> = handles.into();
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..AT_ONCE.min(handles.len()) {
+        let (handles, next, work, api) = (handles.clone(), next.clone(), work.clone(), api.clone());
+        workers.spawn(async move {
+            while let Some(handle) = handles.get(next.fetch_add(1, Ordering::Relaxed)) {
+                work((api.clone(), handle.clone())).await;
+            }
+        });
+    }
+    while let Some(ended) = workers.join_next().await {
+        ended.unwrap();
+    }
+}
