@@ -13,10 +13,24 @@ const iris: MantineColorsTuple = [
   "#3e3b90",
 ];
 
+/** From text to the deepest ground. Menus, dialogs and fields take their colours from here in the dark. */
+const dark: MantineColorsTuple = [
+  "#eceef2",
+  "#bcc2cd",
+  "#949cab",
+  "#767e8d",
+  "#363a43",
+  "#25282f",
+  "#191b20",
+  "#0e0f12",
+  "#0b0c0e",
+  "#08090a",
+];
+
 export const theme = createTheme({
   primaryColor: "iris",
   primaryShade: 7,
-  colors: { iris },
+  colors: { iris, dark },
   fontFamily: '"Inter Variable", Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif',
   fontFamilyMonospace: 'ui-monospace, "SF Mono", "Cascadia Code", "JetBrains Mono", Menlo, Consolas, monospace',
   defaultRadius: "md",

@@ -66,11 +66,19 @@ export class LiveFeed {
 
   currentStatus = (): LiveStatus => this.status;
 
-  start(): void {
+  /** Begins, after `patience` milliseconds at most: within them a caller may say from where (`resumeFrom`). */
+  start(patience: number): void {
     if (!this.stopped) return;
     this.stopped = false;
     this.generation += 1;
-    void this.run(this.generation);
+    const generation = this.generation;
+    const begin = () => {
+      window.clearTimeout(timer);
+      this.hangUp = null;
+      void this.run(generation);
+    };
+    const timer = window.setTimeout(begin, patience);
+    this.hangUp = begin;
   }
 
   stop(): void {
@@ -213,7 +221,6 @@ export class LiveFeed {
       for (const type of ["post", "deleted", "notification", "heartbeat", "bye"]) {
         source.addEventListener(type, (event: MessageEvent<string>) => {
           silence.reset();
-          if (event.lastEventId !== "" && type === "post") this.since = event.lastEventId;
           const wait = this.receive(event.data);
           if (wait !== undefined) {
             ending.retryAfterMs = wait;

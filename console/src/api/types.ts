@@ -177,3 +177,150 @@ export interface Trends {
 }
 
 export type TrendWindow = "1h" | "24h" | "7d";
+
+// The inside of feed.
+
+export interface PartitionInspect {
+  partition: number;
+  head: number;
+  committed: number;
+  lag: number;
+}
+
+export interface FeedConsumer {
+  group: string;
+  topic: string;
+  lag: number;
+  partitions: PartitionInspect[];
+}
+
+export interface FeedInspect {
+  tiers: { pushBelow: number; activeBelow: number; activeDays: number };
+  timelineEntries: number;
+  consumers: FeedConsumer[];
+  authorsByTier: { push: number; active: number; pull: number };
+  caches: Record<string, unknown>;
+  fanout: { postsHandled: number; entriesWritten: number; perSecond: number };
+}
+
+export interface PostInspect {
+  post: Post;
+  tier: "push" | "active" | "pull";
+  followers: number;
+  pushed: number;
+  pending: boolean;
+  position?: { partition: number; offset: number };
+  groupAt?: number;
+  sample: { handle: string; present: boolean }[];
+}
+
+export interface TimelineEntryInspect {
+  id: string;
+  author: string;
+  source: "pushed" | "pulled" | "own";
+  rank?: number;
+  score?: number;
+  hidden?: "unfollowed" | "blocked" | "muted" | "deleted";
+}
+
+export interface UserHomeInspect {
+  floor?: string;
+  entries: TimelineEntryInspect[];
+  follows: number;
+  pulledAuthors: number;
+}
+
+// The inside of the node.
+
+export interface SystemOverview {
+  name: string;
+  summary: string;
+  ready: boolean;
+  detail: string;
+  requestsPerSecond: number;
+  /** 0 to 1. */
+  errorRate: number;
+  p50Ms: number;
+  p99Ms: number;
+}
+
+export interface ConsumerOverview {
+  group: string;
+  topic: string;
+  lag: number;
+  oldestSeconds: number;
+  deadLetters: number;
+}
+
+export interface StoreOverview {
+  failure?: string;
+  diskBytes: number;
+  freeBytes: number;
+  commitsPerSecond: number;
+  commits: number;
+  events: number;
+  groupSize: number;
+  groupMicros: number;
+  queueDepth: number;
+  cacheBytes: number;
+  memtableBytes: number;
+}
+
+export interface Overview {
+  version: string;
+  started: string;
+  uptimeSeconds: number;
+  node: number;
+  systems: SystemOverview[];
+  consumers: ConsumerOverview[];
+  store: StoreOverview;
+  live: { rooms: number };
+  memoryBytes: number;
+}
+
+export type TraceStatus = "ok" | "error";
+
+export interface TraceSummary {
+  traceId: string;
+  name: string;
+  start: string;
+  durationMs: number;
+  status: TraceStatus;
+  spans: number;
+}
+
+export interface Span {
+  id: string;
+  parent?: string;
+  name: string;
+  kind: string;
+  start: string;
+  offsetMs: number;
+  durationMs: number;
+  status: TraceStatus;
+  attributes: Record<string, string>;
+}
+
+export interface Trace {
+  traceId: string;
+  spans: Span[];
+}
+
+export interface DeadLetter {
+  group: string;
+  topic: string;
+  number: number;
+  event: string;
+  kind: string;
+  subject: string;
+  time: string;
+  error: string;
+  attempts: number;
+  buried: string;
+}
+
+export interface Rebuild {
+  name: string;
+  state: "idle" | "running" | "done" | "failed";
+  detail: string;
+}

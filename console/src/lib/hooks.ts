@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { useEffect, useSyncExternalStore } from "react";
 import { currentSession, subscribeSession, type StoredSession } from "../api/session";
 
 /** Whoever is signed in; `null` when nobody is. */
@@ -52,17 +52,4 @@ export function useTitle(title: string): void {
   useEffect(() => {
     document.title = title === "" ? "Holon" : `${title} · Holon`;
   }, [title]);
-}
-
-/** The last `size` values that were seen, oldest first. Takes one for each new `tick`. */
-export function useRecent<T>(value: T | undefined, tick: unknown, size: number): T[] {
-  const [recent, setRecent] = useState<T[]>([]);
-  const latest = useRef(value);
-  latest.current = value;
-  useEffect(() => {
-    if (latest.current === undefined) return;
-    const taken = latest.current;
-    setRecent((before) => [...before.slice(-(size - 1)), taken]);
-  }, [tick, size]);
-  return recent;
 }

@@ -25,7 +25,8 @@ export function useLiveFeed(accountId: string): void {
           break;
       }
     });
-    liveFeed.start();
+    // The home page knows the cursor to begin at as soon as it is loaded.
+    liveFeed.start(window.location.pathname === "/" ? 2000 : 0);
     // A session that was ended elsewhere takes its connection with it: ask at once who we are.
     let wasLive = false;
     const stopWatching = liveFeed.onStatus(() => {

@@ -1,0 +1,13 @@
+/** The inside of feed, for its glass box. */
+import { call } from "./client";
+import type { FeedInspect, PostInspect, UserHomeInspect } from "./types";
+
+const root = "/v1/feed/inspect";
+
+export const inspectFeed = (signal?: AbortSignal) => call<FeedInspect>("GET", root, { signal });
+
+export const inspectPost = (id: string, signal?: AbortSignal) =>
+  call<PostInspect>("GET", `${root}/posts/${encodeURIComponent(id)}`, { signal });
+
+export const inspectUserHome = (handle: string, signal?: AbortSignal) =>
+  call<UserHomeInspect>("GET", `${root}/users/${encodeURIComponent(handle)}/home`, { query: { limit: 200 }, signal });
