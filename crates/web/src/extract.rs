@@ -193,12 +193,25 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(rejection) => Err(path_error(rejection)),
+            Err(rejection) => {
+                let name = only_parameter(parts).await;
+                Err(path_error(rejection, name))
+            }
         }
     }
 }
 
-fn path_error(rejection: PathRejection) -> ApiError {
+/// The name of the parameter, in paths that have one: serde does not tell it for a value that is no struct.
+async fn only_parameter(parts: &mut Parts) -> String {
+    let named = axum::extract::RawPathParams::from_request_parts(parts, &()).await;
+    let mut names = named.iter().flatten().map(|(name, _)| name);
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.to_owned(),
+        _ => "path".into(),
+    }
+}
+
+fn path_error(rejection: PathRejection, name: String) -> ApiError {
     let PathRejection::FailedToDeserializePathParams(failed) = rejection else {
         return ApiError::internal("a handler takes path parameters that its route does not have");
     };
@@ -208,11 +221,11 @@ fn path_error(rejection: PathRejection) -> ApiError {
         } => ApiError::invalid(key, format!("this must be a {expected_type}")),
         PathErrorKind::ParseError { expected_type, .. }
         | PathErrorKind::ParseErrorAtIndex { expected_type, .. } => {
-            ApiError::invalid("path", format!("this part of the path must be a {expected_type}"))
+            ApiError::invalid(name, format!("this part of the path must be a {expected_type}"))
         }
         PathErrorKind::InvalidUtf8InPathParam { key } => ApiError::invalid(key, "this must be UTF-8"),
         PathErrorKind::DeserializeError { key, message, .. } => ApiError::invalid(key, short(&message)),
-        PathErrorKind::Message(message) => ApiError::invalid("path", short(&message)),
+        PathErrorKind::Message(message) => ApiError::invalid(name, short(&message)),
         other => ApiError::internal(other),
     }
 }

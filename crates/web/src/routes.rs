@@ -2,7 +2,7 @@
 
 use crate::{
     access::{Access, AuthError},
-    caller::Authentication,
+    caller::{Authentication, Caller, CallerKind},
     problem::ApiError,
 };
 use axum::{
@@ -173,6 +173,16 @@ fn decide(access: Access, request: &Request) -> Result<(), ApiError> {
     };
     match access {
         Access::Permission(permission) => caller.require(permission),
-        Access::Public | Access::SignedIn => Ok(()),
+        Access::SignedIn => require_scope(caller, request.uri().path()),
+        Access::Public => Ok(()),
     }
+}
+
+/// What anybody signed in may do, an API key may do only in the systems that its scopes name.
+fn require_scope(caller: &Caller, path: &str) -> Result<(), ApiError> {
+    if !matches!(caller.kind, CallerKind::ApiKey { .. }) {
+        return Ok(());
+    }
+    let system = path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next());
+    caller.require(system.unwrap_or("*"))
 }
