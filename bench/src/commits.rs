@@ -130,6 +130,7 @@ async fn through_the_port(dir: &Path, duration: Duration) -> Result<Sample> {
         times.merge(of_one);
     }
     let elapsed = start.elapsed();
+    let stats = engine.stats();
     drop(store);
     engine.close().await;
 
@@ -143,7 +144,9 @@ async fn through_the_port(dir: &Path, duration: Duration) -> Result<Sample> {
         ensure!(last.is_some(), "writer {writer}'s last row is lost");
     }
     engine.close().await;
-    Ok(sample(times, elapsed))
+    Ok(sample(times, elapsed)
+        .with("commits a sync", stats.group_size)
+        .with("sync ms", stats.group_micros / 1_000.0))
 }
 
 async fn write(

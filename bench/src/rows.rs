@@ -29,6 +29,8 @@ pub fn documents() -> Arc<[Bytes]> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Choice {
     Uniform,
+    /// Uniform among the first 20,000 rows, which fit the block cache.
+    Hot,
     /// Zipf with exponent 0.99, as in the YCSB benchmark (Cooper et al., 2010); the popular rows are scattered over
     /// the key space.
     Zipf,
@@ -37,8 +39,13 @@ pub enum Choice {
 /// Numbers of rows below `rows`, chosen.
 pub fn choose(choice: Choice, rows: usize, count: usize, seed: u64) -> Vec<usize> {
     let mut random = SmallRng::seed_from_u64(seed);
-    if choice == Choice::Uniform {
-        return (0..count).map(|_| random.random_range(0..rows)).collect();
+    let among = match choice {
+        Choice::Uniform => Some(rows),
+        Choice::Hot => Some(rows.min(20_000)),
+        Choice::Zipf => None,
+    };
+    if let Some(among) = among {
+        return (0..count).map(|_| random.random_range(0..among)).collect();
     }
     let mut cumulative = Vec::with_capacity(rows);
     let mut sum = 0.0_f64;
