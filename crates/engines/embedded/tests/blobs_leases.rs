@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use holon_base::{Clock, ManualClock, Tenant, Timestamp};
 use holon_embedded::{Engine, EngineOptions};
 use holon_ports::conformance::{self, drive::Time};
-use holon_ports::{BlobError, BlobId, Blobs, Fence, LeaseError, Leases};
+use holon_ports::{BlobError, BlobId, Blobs, Fence, LeaseError};
 use std::path::{Path, PathBuf};
 use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
