@@ -1,4 +1,4 @@
-import { createTheme, type CSSVariablesResolver, type MantineColorsTuple } from "@mantine/core";
+import { Modal, createTheme, type CSSVariablesResolver, type MantineColorsTuple } from "@mantine/core";
 
 const iris: MantineColorsTuple = [
   "#f3f3ff",
@@ -39,6 +39,16 @@ export const theme = createTheme({
   respectReducedMotion: true,
   fontSizes: { xs: "0.75rem", sm: "0.8125rem", md: "0.875rem", lg: "1rem", xl: "1.125rem" },
   headings: { fontWeight: "620" },
+  components: {
+    Modal: Modal.extend({
+      defaultProps: { radius: "lg", overlayProps: { backgroundOpacity: 0.5 } },
+      styles: {
+        content: { background: "var(--surface)" },
+        header: { background: "var(--surface)" },
+        title: { fontWeight: 640, fontSize: "1.0625rem" },
+      },
+    }),
+  },
 });
 
 /** Mantine's own greys are too pale for small text: these pass WCAG AA on every surface we use. */

@@ -5,6 +5,7 @@ import { useState, type ReactNode } from "react";
 import { Link, useSearchParams } from "react-router";
 import * as feed from "../api/feed";
 import { inspectPost } from "../api/inspect";
+import { sentence } from "../api/problem";
 import type { FeedInspect, Post, PostInspect } from "../api/types";
 import { fullNumber } from "../lib/format";
 import { Age } from "../ui/Age";
@@ -13,18 +14,32 @@ import { Panel } from "../ui/Panel";
 import { Empty, Failure, RowSkeletons } from "../ui/States";
 import classes from "./Glass.module.css";
 
+/** Somebody's posts; or those of one's home, or of what is talked about most when that is empty. */
+async function recentPosts(author: string | null, signal: AbortSignal): Promise<Post[]> {
+  const originals = (items: Post[]) => {
+    const posts = items.map((post) => post.repostOf ?? post);
+    return [...new Map(posts.map((post) => [post.id, post])).values()].slice(0, 12);
+  };
+  if (author !== null) return originals((await feed.userPosts(author, true, undefined, signal)).items);
+  const home = originals((await feed.home("latest", undefined, signal)).items);
+  if (home.length > 0) return home;
+  const tag = (await feed.trends("7d", 1, signal)).items[0]?.tag;
+  return tag === undefined ? [] : originals((await feed.tagPosts(tag, undefined, signal)).items);
+}
+
 /** Pick a post and see where it went, and how far its fan-out is. */
 export function PostJourney({ inside }: { inside: FeedInspect }) {
   const [parameters, setParameters] = useSearchParams();
   const [typed, setTyped] = useState("");
+  const [author, setAuthor] = useState<string | null>(null);
   const recent = useQuery({
-    queryKey: ["glass-recent"],
-    queryFn: ({ signal }) => feed.home("latest", undefined, signal),
+    queryKey: ["glass-recent", author],
+    queryFn: ({ signal }) => recentPosts(author, signal),
     refetchInterval: 3000,
     staleTime: 0,
     meta: { quiet: true },
   });
-  const posts = (recent.data?.items ?? []).map((post) => post.repostOf ?? post).slice(0, 12);
+  const posts = recent.data ?? [];
   const chosen = parameters.get("post") ?? posts[0]?.id ?? null;
   const choose = (id: string) =>
     setParameters((before) => {
@@ -41,14 +56,17 @@ export function PostJourney({ inside }: { inside: FeedInspect }) {
           className={classes.pick}
           onSubmit={(event) => {
             event.preventDefault();
-            if (/^\d+$/.test(typed.trim())) choose(typed.trim());
+            const wanted = typed.trim().replace(/^@/, "").toLowerCase();
+            if (/^\d{6,}$/.test(wanted)) choose(wanted);
+            else setAuthor(wanted === "" ? null : wanted);
           }}
         >
           <TextInput
             size="xs"
-            aria-label="A post's number"
-            placeholder="A post's number"
-            inputMode="numeric"
+            aria-label="A post's number or a person's handle"
+            placeholder="A post's number, or @handle"
+            autoCapitalize="none"
+            spellCheck={false}
             value={typed}
             onChange={(event) => setTyped(event.currentTarget.value)}
           />
@@ -61,11 +79,14 @@ export function PostJourney({ inside }: { inside: FeedInspect }) {
       <div className={classes.journey}>
         <div className={classes.recent} role="group" aria-label="Recent posts">
           {recent.isPending && <RowSkeletons count={4} />}
-          {posts.map((post, index) => (
-            <RecentPost key={`${post.id} ${index}`} post={post} chosen={post.id === chosen} choose={choose} />
+          {recent.isError && recent.data === undefined && <p className={classes.hint}>{sentence(recent.error)}</p>}
+          {posts.map((post) => (
+            <RecentPost key={post.id} post={post} chosen={post.id === chosen} choose={choose} />
           ))}
           {recent.data !== undefined && posts.length === 0 && (
-            <p className={classes.hint}>Your home is empty. Follow somebody, or write a post, and it stands here.</p>
+            <p className={classes.hint}>
+              {author === null ? "There are no posts yet. Write one, and it stands here." : `@${author} has not posted yet.`}
+            </p>
           )}
         </div>
         <div className={classes.stage}>

@@ -62,4 +62,7 @@ export function perSecond(value: number): string {
   return value.toFixed(value < 10 ? 1 : 0);
 }
 
-export const percent = (part: number): string => `${(part * 100).toFixed(part > 0 && part < 0.1 ? 1 : 0)}%`;
+export function percent(part: number): string {
+  if (part > 0 && part < 0.0005) return "<0.1%";
+  return `${(part * 100).toFixed(part > 0 && part < 0.1 ? 1 : 0)}%`;
+}

@@ -57,15 +57,15 @@ export function KeysSection() {
           />
           <TagsInput
             label="Scopes"
-            description="None means all that you may do."
-            data={me?.permissions ?? []}
+            description="A system such as feed, single permissions, or * for all that you may do. Enter adds one."
+            data={[...new Set(["feed", "identity", "*", ...(me?.permissions ?? [])])]}
             value={scopes}
             onChange={setScopes}
             error={fieldError(create.error, "scopes")}
             clearable={false}
           />
           <div>
-            <Button type="submit" loading={create.isPending} disabled={name.trim() === ""}>
+            <Button type="submit" loading={create.isPending} disabled={name.trim() === "" || scopes.length === 0}>
               Make the key
             </Button>
           </div>
@@ -100,7 +100,7 @@ export function KeysSection() {
                 <code className={classes.detail}>{key.prefix}…</code>
               </div>
               <div className={classes.detail}>
-                {key.scopes.length === 0 ? "everything you may do" : key.scopes.join(", ")} · made {fullTime(key.created)}
+                {key.scopes.includes("*") ? "everything you may do" : key.scopes.join(", ")} · made {fullTime(key.created)}
                 {key.lastUsed ? (
                   <>
                     {" "}
