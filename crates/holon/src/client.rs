@@ -151,9 +151,6 @@ impl Client {
         })
     }
 
-    pub fn server(&self) -> &str {
-        &self.server
-    }
 
     /// Sends a request once.
     ///
@@ -291,7 +288,7 @@ mod tests {
         let patience = Duration::from_secs(1);
         assert_eq!(
             Client::new("http://127.0.0.1:8080/", patience)
-                .map(|client| client.server().to_owned())
+                .map(|client| client.server.to_string())
                 .ok(),
             Some("http://127.0.0.1:8080".to_owned())
         );

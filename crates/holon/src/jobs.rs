@@ -69,7 +69,7 @@ pub async fn run(job: Job, holder: Holder, mut stop: watch::Receiver<bool>) {
             }
             return;
         }
-        match holder.hold(&name, lease_time, (job.run)()).await {
+        match holder.hold(&name, lease_time, async { (job.run)().await }).await {
             Ok((Ok(()), _)) => {}
             Ok((Err(error), _)) => tracing::warn!(job = job.name, %error, "job failed, will run again"),
             Err(LeaseError::Held { .. }) => {}
@@ -114,11 +114,11 @@ mod tests {
         while total() < 10 {
             tokio::task::yield_now().await;
         }
+        assert!(runs.iter().any(|count| count.load(Ordering::SeqCst) == 0));
         stop.send(true).unwrap();
         for node in nodes {
             node.await.unwrap();
         }
-        assert!(runs.iter().any(|count| count.load(Ordering::SeqCst) == 0));
         assert!(
             engine
                 .ports()

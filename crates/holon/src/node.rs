@@ -81,6 +81,10 @@ fn feed_options(settings: &Settings) -> FeedOptions {
     FeedOptions {
         push_below: settings.feed_push_below,
         active_below: settings.feed_active_below,
+        active_for: settings.feed_active_within,
+        timeline_entries: settings.feed_timeline_entries,
+        edit_window: settings.feed_edit_window,
+        single_node: true,
         ..FeedOptions::default()
     }
 }

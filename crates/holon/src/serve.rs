@@ -122,7 +122,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         let _ = serving.await;
         stop.send_replace(true);
         while work.join_next().await.is_some() {}
-        node.engine.close().await;
+        // What still listens to the bus ends before the bus does.
+        let engine = Arc::clone(&node.engine);
+        drop((admin, node));
+        engine.close().await;
     };
     tokio::select! {
         () = end => {}

@@ -109,6 +109,15 @@ settings! {
     /// Requests at once, by each address from which nobody is signed in.
     rate_address_burst: u32 = "rate_limit.address_burst", 300;
 
+    /// Whether anybody may sign up; otherwise an administrator makes the accounts.
+    open_sign_up: bool = "identity.open_sign_up", true;
+    /// Set it where browsers come over HTTPS: cookies are then for HTTPS alone.
+    secure_cookies: bool = "identity.secure_cookies", false;
+    /// How long an access token holds; a refresh token makes the next.
+    access_token_time: Duration = "identity.access_token_time", Duration::from_secs(900);
+    /// A session ends when it was not used for so long.
+    session_idle: Duration = "identity.session_idle", Duration::from_secs(30 * 86_400);
+
     /// Followers below which a post is written into every follower's timeline.
     feed_push_below: u64 = "feed.push_below", 10_000;
     /// Followers below which a post is written into the timelines of those active lately; above, readers pull.
@@ -116,7 +125,9 @@ settings! {
     /// How lately a reader was active to count as active.
     feed_active_within: Duration = "feed.active_within", Duration::from_secs(7 * 86_400);
     /// Entries that a home timeline keeps; older posts are pulled.
-    feed_timeline_entries: u32 = "feed.timeline_entries", 800;
+    feed_timeline_entries: usize = "feed.timeline_entries", 800;
+    /// How long after it was written a post can be edited.
+    feed_edit_window: Duration = "feed.edit_window", Duration::from_secs(300);
 }
 
 /// Why settings were not taken; the text says where and what to write instead.
