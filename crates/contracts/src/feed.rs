@@ -37,4 +37,12 @@ pub struct PostCreated {
 pub struct PostDeleted {
     pub id: Id,
     pub author: Id,
+    #[serde(default)]
+    pub reply_to: Option<Id>,
+    #[serde(default)]
+    pub repost_of: Option<Id>,
+    #[serde(default)]
+    pub quote_of: Option<Id>,
+    #[serde(default)]
+    pub hashtags: Vec<String>,
 }
