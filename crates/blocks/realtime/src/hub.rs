@@ -77,7 +77,10 @@ impl Connection {
         }
         match (ended.session, caller.kind) {
             (None, _) => true,
-            (Some(session), CallerKind::Session { session: own }) => session == own,
+            (
+                Some(session),
+                CallerKind::Session { session: own } | CallerKind::Minted { session: own, .. },
+            ) => session == own,
             (Some(_), _) => false,
         }
     }
@@ -210,6 +213,14 @@ impl Hub {
     /// How many rooms of this node have somebody in them.
     pub fn occupied_rooms(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// The rooms of this node that have somebody in them.
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.read().keys().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Listens from code of this process, without limits on callers.
