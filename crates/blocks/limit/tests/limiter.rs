@@ -1,4 +1,5 @@
 //! The limiter over the embedded cache, and over one that is away.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,4 +1,5 @@
 //! Blobs and leases over the embedded store: the suites, and what the suites cannot know.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
