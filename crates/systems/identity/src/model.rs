@@ -234,10 +234,9 @@ pub fn normal_handle(text: &str) -> Option<String> {
 /// A name or bio as it is kept: without white space around it. `None` if it is too long, or has control characters
 /// (line breaks are allowed where `lines` says so).
 pub fn normal_text(text: &str, graphemes: usize, lines: bool) -> Option<String> {
-    let text = text.trim();
     let is_plain = text.chars().all(|c| !c.is_control() || lines && c == '\n');
     let fits = text.len() <= TEXT_BYTES && text.graphemes(true).count() <= graphemes;
-    (is_plain && fits).then(|| text.to_owned())
+    (is_plain && fits).then(|| text.trim().to_owned())
 }
 
 #[cfg(test)]

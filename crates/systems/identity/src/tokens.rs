@@ -417,7 +417,10 @@ mod tests {
             for (token, _) in &live {
                 assert!(ring.verify(token, "holon", now).is_ok());
             }
-            let claims = Claims { exp: now.plus(life.next().unwrap()).millis() / 1_000, ..claims(now) };
+            let claims = Claims {
+                exp: now.plus(life.next().unwrap()).millis() / 1_000,
+                ..claims(now)
+            };
             live.push((ring.sign(&claims, now).unwrap(), claims.expires()));
         }
         assert_eq!(kids.len(), 4, "a key every 30 days in 95");

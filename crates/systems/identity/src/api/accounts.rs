@@ -114,7 +114,8 @@ pub async fn get_me(identity: State, caller: Caller) -> Result<Tagged<Me>, ApiEr
 
 /// Change my name or bio
 #[utoipa::path(patch, path = "/v1/identity/me", operation_id = "updateMe", tag = "identity",
-    params(("If-Match" = Option<String>, Header, description = "The ETag of what was read.")),
+    params(("If-Match" = Option<String>, Header, description = "The ETag of what was read.",
+        pattern = "^(\\*|(W/)?\"[!#-~]*\")$")),
     request_body = AccountUpdate,
     responses((status = 200, description = "The account as it is now.", body = Account, headers(("ETag" = String)))))]
 pub async fn update_me(

@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use holon_base::Id;
-use holon_web::{ApiError, Caller, Created, Json, MaybeCaller, Path, TenantName};
+use holon_web::{ApiError, Caller, Created, Json, Path, TenantName};
 
 /// Sign in
 ///
@@ -28,7 +28,6 @@ use holon_web::{ApiError, Caller, Created, Json, MaybeCaller, Path, TenantName};
     ))]
 pub async fn login(
     identity: State,
-    MaybeCaller(_caller): MaybeCaller,
     TenantName(tenant): TenantName,
     client::From(from): client::From,
     Json(login): Json<Login>,

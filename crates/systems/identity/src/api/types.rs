@@ -179,6 +179,16 @@ pub struct PasswordChange {
     pub new: String,
 }
 
+/// A system, a permission, or `*` for all.
+#[derive(ToSchema)]
+#[schema(pattern = "^(\\*|[a-z][a-z0-9-]*(\\.[a-z][a-z0-9-]*)*)$", max_length = 64)]
+pub struct Permission(#[allow(dead_code, reason = "stands for a string in the document")] String);
+
+/// The name of a role.
+#[derive(ToSchema)]
+#[schema(pattern = "^[a-z][a-z0-9-]{0,31}$")]
+pub struct RoleName(#[allow(dead_code, reason = "stands for a string in the document")] String);
+
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NewApiKey {
@@ -190,7 +200,7 @@ pub struct NewApiKey {
     )]
     pub name: String,
     /// Systems (`feed`), permissions (`identity.audit.read`), or `*` for all that the account may.
-    #[schema(min_items = 1, max_items = 50)]
+    #[schema(value_type = Vec<Permission>, min_items = 1, max_items = 50)]
     pub scopes: Vec<String>,
 }
 
@@ -272,14 +282,14 @@ pub struct MintedToken {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AssignedRoles {
-    #[schema(max_items = 20)]
+    #[schema(value_type = Vec<RoleName>, max_items = 20)]
     pub roles: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Permissions {
     /// Such as `identity.audit.read`; `*` for all.
-    #[schema(max_items = 100)]
+    #[schema(value_type = Vec<Permission>, max_items = 100)]
     pub permissions: BTreeSet<String>,
 }
 
