@@ -1,0 +1,165 @@
+//! The test kit does what tests rely on.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use async_trait::async_trait;
+use axum::{Router, routing::get};
+use holon_base::{Clock, ManualClock, Tenant, Timestamp};
+use holon_ports::store::{Batch, Consistency};
+use holon_ports::{
+    Consumer, Event, Handler, HandlerError, NewEvent, Partition, Ports, RowKey, Table, TopicSpec,
+};
+use holon_testkit::{PATIENCE, Process, TestHome, eventually, find_program, free_port, serve};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const NOTES: Table = Table("test.notes");
+const FIRST: &str = "test.first";
+const SECOND: &str = "test.second";
+
+fn topic(name: &'static str) -> TopicSpec {
+    TopicSpec {
+        name,
+        partitions: 2,
+        max_age: None,
+        max_bytes: None,
+    }
+}
+
+fn event(topic: &'static str, number: u32) -> NewEvent {
+    let key = number.to_string();
+    NewEvent::new(
+        topic,
+        &Tenant::default(),
+        key,
+        "test.happened.v1",
+        "test:1",
+        &number,
+    )
+}
+
+fn partition() -> Partition {
+    Partition::new(&Tenant::default(), "notes:1")
+}
+
+async fn handled(ports: &Ports) -> i64 {
+    let key = RowKey::new(NOTES, partition(), "handled");
+    let row = ports.store.get(&key, Consistency::Strong).await.unwrap();
+    row.map_or(0, |row| row.counter())
+}
+
+/// Tells what it hears on, or counts it.
+struct Step {
+    ports: Ports,
+    on: Option<&'static str>,
+}
+
+#[async_trait]
+impl Handler for Step {
+    async fn handle(&self, events: &[Event]) -> Result<(), HandlerError> {
+        for heard in events {
+            let batch = match self.on {
+                Some(topic) => Batch::new().event(event(topic, heard.json()?)),
+                None => Batch::new().add(NOTES, "handled", 1),
+            };
+            self.ports.store.commit(&partition(), batch).await?;
+        }
+        Ok(())
+    }
+}
+
+fn consumers(ports: &Ports) -> Vec<Consumer> {
+    let step = |on| {
+        Arc::new(Step {
+            ports: ports.clone(),
+            on,
+        })
+    };
+    vec![
+        Consumer::new("test.counting", SECOND, step(None)),
+        Consumer::new("test.passing", FIRST, step(Some(SECOND))).members(2),
+    ]
+}
+
+#[tokio::test]
+async fn a_home_runs_consumers_and_knows_when_they_are_done_also_after_a_restart() {
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let mut home = TestHome::with_clock(clock.clone()).await;
+    home.create(&[NOTES], &[topic(FIRST), topic(SECOND)]).await;
+    let ports = home.context().ports;
+    home.run(consumers(&ports));
+    ports
+        .log
+        .append((0..100).map(|i| event(FIRST, i)).collect())
+        .await
+        .unwrap();
+    home.caught_up(&consumers(&ports)).await;
+    assert_eq!(handled(&ports).await, 100);
+
+    let mut home = home.restart().await;
+    home.create(&[NOTES], &[topic(FIRST), topic(SECOND)]).await;
+    let ports = home.context().ports;
+    assert_eq!(handled(&ports).await, 100);
+    home.run(consumers(&ports));
+    ports.log.append(vec![event(FIRST, 100)]).await.unwrap();
+    home.caught_up(&consumers(&ports)).await;
+    assert_eq!(handled(&ports).await, 101);
+    assert_eq!(home.context().clock.now(), clock.now());
+}
+
+#[tokio::test]
+async fn a_server_answers_until_it_is_dropped() {
+    let server = serve(Router::new().route("/", get(|| async { "hello" }))).await;
+    let address = server.address();
+    assert_eq!(server.url("/x"), format!("http://{address}/x"));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"),
+        "{answer}"
+    );
+    drop(server);
+    eventually("the port to be closed", PATIENCE, || async {
+        TcpStream::connect(address).await.is_err().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_process_ends_with_its_test() {
+    let program = find_program("sleep", "coreutils").unwrap();
+    let is_there = |id: u32| std::path::Path::new(&format!("/proc/{id}/stat")).exists();
+    let killed = Process::start(&program, ["1000"]);
+    let id = killed.id();
+    assert!(is_there(id));
+    killed.kill().await;
+    assert!(!is_there(id));
+}
+
+#[tokio::test]
+#[should_panic(expected = "ended with")]
+async fn a_server_that_ends_before_it_listens_is_a_failure() {
+    let program = find_program("true", "coreutils").unwrap();
+    let mut process = Process::start(&program, [""; 0]);
+    process.listening(free_port(), PATIENCE).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "waited 5ms in vain for: a miracle")]
+async fn waiting_in_vain_says_for_what() {
+    let never = || async { None::<()> };
+    eventually("a miracle", Duration::from_millis(5), never).await;
+}
+
+#[test]
+fn a_missing_program_is_named_with_its_package() {
+    let missing = find_program("no-such-server", "no-such-package").unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "program no-such-server is not installed; on Debian: apt-get install no-such-package"
+    );
+}
