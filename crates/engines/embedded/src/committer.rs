@@ -479,7 +479,7 @@ impl Committer {
         };
         let began = Instant::now();
         let batch = std::mem::replace(&mut group.batch, self.files.db.batch());
-        if let Err(error) = batch.durability(Some(mode)).commit() {
+        if let Err(error) = self.files.write(batch.durability(Some(mode))) {
             let why = if is_full(&error) {
                 "no space left on the device".to_owned()
             } else {

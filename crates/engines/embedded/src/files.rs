@@ -1,14 +1,22 @@
 //! The files: one fjall database with four keyspaces, and a lock so that one process has them.
 
 use crate::{EngineError, options::EngineOptions};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Snapshot};
 use holon_ports::{LogError, StoreError};
 use std::{
     fs::{File, TryLockError},
     io::{ErrorKind, Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
+
+/// How long closing waits for tables to be written.
+const FLUSH_TIME: Duration = Duration::from_secs(30);
 
 /// The open database. Clones share it; when the last is dropped, the files are closed.
 #[derive(Clone)]
@@ -18,6 +26,8 @@ pub(crate) struct Files {
     pub events: Keyspace,
     pub expiry: Keyspace,
     pub meta: Keyspace,
+    /// No batch that is being written has a lower number than this; `u64::MAX` while none is.
+    in_flight: Arc<AtomicU64>,
 }
 
 impl Files {
@@ -53,8 +63,32 @@ impl Files {
             events: keyspace("events")?,
             expiry: keyspace("expiry")?,
             meta: keyspace("meta")?,
+            in_flight: Arc::new(AtomicU64::new(u64::MAX)),
             db,
         })
+    }
+
+    /// Writes a batch. Only one thread may.
+    pub fn write(&self, batch: OwnedWriteBatch) -> fjall::Result<()> {
+        self.in_flight.store(self.db.seqno(), Ordering::SeqCst);
+        let written = batch.commit();
+        self.in_flight.store(u64::MAX, Ordering::SeqCst);
+        written
+    }
+
+    /// A view in which each batch is whole or not at all.
+    ///
+    /// fjall's snapshots see what has a lower number than the last that was made visible. A batch takes its number,
+    /// goes to the journal, and is then applied row by row; when a background merge takes a later number meanwhile
+    /// and makes that visible, a snapshot would see the rows applied so far. Such a snapshot is not taken.
+    pub fn snapshot(&self) -> Snapshot {
+        loop {
+            let snapshot = self.db.snapshot();
+            if snapshot.seqno() <= self.in_flight.load(Ordering::SeqCst) {
+                return snapshot;
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub fn keyspaces(&self) -> [&Keyspace; 4] {
@@ -64,7 +98,21 @@ impl Files {
     /// Writes what is in memory to tables, so that the next start has no journal to replay.
     pub fn flush(&self) -> fjall::Result<()> {
         for keyspace in self.keyspaces() {
-            keyspace.rotate_memtable_and_wait()?;
+            keyspace.rotate_memtable()?;
+        }
+        let deadline = Instant::now() + FLUSH_TIME;
+        while self
+            .keyspaces()
+            .iter()
+            .any(|keyspace| keyspace.sealed_memtable_count() > 0)
+        {
+            // A background thread that failed will never finish; this tells.
+            self.db.persist(PersistMode::Buffer)?;
+            if Instant::now() > deadline {
+                tracing::warn!("tables are not written yet; the next start replays the journal");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use fjall::Readable;
 use holon_base::key::prefix_end;
 use holon_ports::{
     Batch, Committed, Consistency, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError, Table,
@@ -141,7 +142,7 @@ impl Store for EmbeddedStore {
         };
         let files = self.0.files()?;
         let now = self.0.clock.now();
-        let mut keys = files.rows.range(range);
+        let mut keys = files.snapshot().range(&files.rows, range);
         let mut page = ScanPage::default();
         while let Some(guard) = if scan.reverse {
             keys.next_back()
