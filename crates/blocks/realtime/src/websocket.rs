@@ -37,7 +37,17 @@ async fn run(mut socket: WebSocket, mut session: Session) {
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_heard = Instant::now();
     loop {
+        // What the client sends is looked at first, so that after a pause of the process its answer to a ping counts
+        // before its silence does.
         let sent = tokio::select! {
+            biased;
+            received = socket.recv() => match received {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => {
+                    last_heard = Instant::now();
+                    Ok(())
+                }
+            },
             next = session.listener.next() => match next {
                 Ok(frame) if session.admit(&frame) => {
                     send_text(&mut socket, frame.json(), patience).await
@@ -58,13 +68,6 @@ async fn run(mut socket: WebSocket, mut session: Session) {
                 }
                 beat(&mut socket, patience).await
             }
-            received = socket.recv() => match received {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => {
-                    last_heard = Instant::now();
-                    Ok(())
-                }
-            },
         };
         if sent.is_err() {
             return;
