@@ -196,14 +196,9 @@ mod tests {
     #[test]
     fn a_stream_is_not_fetched_before_the_merge_gets_there() {
         let mut merge = Merge::new();
-        let timeline = merge.stream(Id::MAX);
+        let newest = vec![(Id::from_u64(20), entry()), (Id::from_u64(5), entry())];
+        let timeline = merge.fetched(newest, false);
         let deep = merge.stream(Id::from_u64(10));
-        assert_eq!(merge.step(), Step::Fetch(vec![timeline]));
-        merge.feed(
-            timeline,
-            vec![(Id::from_u64(20), entry()), (Id::from_u64(5), entry())],
-            false,
-        );
         assert_eq!(merge.step(), Step::Post(Id::from_u64(20), entry(), timeline));
         assert_eq!(merge.step(), Step::Fetch(vec![deep]));
         merge.feed(deep, Vec::new(), false);
