@@ -151,7 +151,6 @@ impl Client {
         })
     }
 
-
     /// Sends a request once.
     ///
     /// # Errors

@@ -170,7 +170,7 @@ pub async fn app(
     let mut builder = AppBuilder::new(options)
         .telemetry(Arc::clone(metrics), tracer.clone())
         .authenticator(Arc::clone(&node.identity) as Arc<dyn Authenticator>)
-        .idempotency(
+        .idempotency_alone(
             Arc::clone(&node.context.ports.store),
             Arc::clone(&node.context.clock),
         )

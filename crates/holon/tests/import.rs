@@ -81,11 +81,7 @@ impl Files {
 
     fn start(&self, url: &str, data: &Path) -> Child {
         let mut command = self.command(url, &data.join("admin.token"));
-        command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
+        command.stdout(Stdio::null()).spawn().unwrap()
     }
 
     fn handles(&self) -> Vec<String> {
@@ -148,8 +144,13 @@ async fn an_import_waits_for_a_server_that_is_killed_and_comes_back() {
     let mut server = serve(&data, "127.0.0.1:0");
     let (url, address) = (server.url.clone(), server.address());
     let mut import = files.start(&url, &data);
-    for wanted in ["accounts", "follows", "follows"] {
-        until_somewhere_in(&server, wanted).await;
+    for somewhere in [
+        "/v1/identity/accounts?limit=1",
+        "/v1/feed/users/u299/following?limit=1",
+        "/v1/feed/users/u150/following?limit=1",
+        "/v1/feed/users/u7/posts?limit=1",
+    ] {
+        until_listed(&server.api(), somewhere).await;
         server.kill();
         server = serve(&data, &address);
     }
@@ -165,22 +166,15 @@ async fn an_import_waits_for_a_server_that_is_killed_and_comes_back() {
     files.all_is_right(&server).await;
 }
 
-/// Waits until the server has some accounts, or some follows.
-async fn until_somewhere_in(server: &Server, phase: &str) {
-    let api = server.api();
-    let path = match phase {
-        "accounts" => "/v1/identity/accounts/u100".to_owned(),
-        _ => "/v1/feed/users/u150/following?limit=1".to_owned(),
-    };
+/// Waits until a list is there and has something in it.
+async fn until_listed(api: &support::Api, path: &str) {
     let end = Instant::now() + support::PATIENCE;
     loop {
-        let answer = api.get(&path).await;
-        let there = answer.status == 200
-            && (phase == "accounts" || !answer.json()["items"].as_array().unwrap().is_empty());
-        if there {
+        let answer = api.get(path).await;
+        if answer.status == 200 && !answer.json()["items"].as_array().unwrap().is_empty() {
             return;
         }
-        assert!(Instant::now() < end, "the import does not get to {phase}");
+        assert!(Instant::now() < end, "nothing at {path}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -200,9 +194,7 @@ async fn an_import_that_gave_up_is_finished_by_another() {
         .spawn()
         .unwrap();
     let api = server.api();
-    while api.list("/v1/feed/users/u7/posts?replies=true").await.is_empty() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until_listed(&api, "/v1/feed/users/u7/posts?replies=true&limit=1").await;
     server.kill();
     let mut said = String::new();
     std::io::Read::read_to_string(&mut import.stderr.take().unwrap(), &mut said).unwrap();

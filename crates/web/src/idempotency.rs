@@ -7,7 +7,8 @@
 //! - an answer or a mark of another request (method, path, query or body differ): 422;
 //! - a mark: 409, with `Retry-After`.
 //!
-//! A mark expires, so that a crash blocks its key for a minute and not for ever. The work goes on when its client
+//! A mark expires, so that a crash blocks its key for a minute and not for ever; where no other process has the store, a
+//! mark of an earlier process is known to be nobody's and counts for nothing. The work goes on when its client
 //! goes away, since that is when clients send again. Answers above 499 are not kept: the same request may do better
 //! later. Between the work's commit and the keeping of its answer the process may die; what must then still happen
 //! once takes the key into its own commit ([`crate::IdempotencyKey`]).
@@ -35,7 +36,12 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Rows: one partition per caller, sorted by key.
 pub const TABLE: Table = Table("web.idempotency");
@@ -64,7 +70,8 @@ struct Record {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum State {
-    Running,
+    /// By this process.
+    Running { process: u64 },
     Answered {
         status: u16,
         headers: Vec<(String, String)>,
@@ -78,6 +85,10 @@ enum State {
 pub(crate) struct Idempotency {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// A random number of this process.
+    process: u64,
+    /// No other process has the store.
+    alone: bool,
 }
 
 /// Where one key's record is, and what request it is for.
@@ -90,7 +101,18 @@ struct Slot {
 
 impl Idempotency {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+        Self {
+            store,
+            clock,
+            process: RandomState::new().hash_one(0),
+            alone: false,
+        }
+    }
+
+    /// Takes over at once what an earlier process was at when it died.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
     /// Does `work` for the request unless its key says that it is done or being done.
@@ -142,7 +164,9 @@ impl Idempotency {
     async fn begin(&self, slot: &Slot) -> Result<Begun, ApiError> {
         let record = Record {
             request: slot.request.clone(),
-            state: State::Running,
+            state: State::Running {
+                process: self.process,
+            },
         };
         // The second round is for a record that expires between the two looks at it.
         for _ in 0..2 {
@@ -152,11 +176,28 @@ impl Idempotency {
                 Err(error) => return Err(error.into()),
             }
             let key = RowKey::new(TABLE, slot.partition.clone(), slot.sort.clone());
-            if let Some(row) = self.store.get(&key, Consistency::Strong).await? {
-                return found(slot, &row).map(Begun::Replay);
+            let Some(row) = self.store.get(&key, Consistency::Strong).await? else {
+                continue;
+            };
+            let there = read(&row)?;
+            if !self.is_orphaned(&there.state) {
+                return found(slot, there, &row).map(Begun::Replay);
+            }
+            let taken_over = self
+                .put(slot, &record, &[], Condition::Version(row.version), MARK)
+                .await;
+            match taken_over {
+                Ok(version) => return Ok(Begun::Mark(version)),
+                Err(error) if error.is_condition_failed() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(still_running())
+    }
+
+    /// Whether a state is the mark of a process that is gone.
+    fn is_orphaned(&self, state: &State) -> bool {
+        self.alone && matches!(state, State::Running { process } if *process != self.process)
     }
 
     /// Puts the answer in the mark's place and gives it back. If that fails the answer stands all the same.
@@ -248,14 +289,23 @@ enum Begun {
     Replay(Response),
 }
 
-/// What a record means for a request with its key.
-fn found(slot: &Slot, row: &Row) -> Result<Response, ApiError> {
-    let bytes = row.bytes();
-    let end = bytes
+/// Where a row's first line ends.
+fn head_end(bytes: &[u8]) -> usize {
+    bytes
         .iter()
         .position(|&byte| byte == b'\n')
-        .unwrap_or(bytes.len());
-    let record: Record = serde_json::from_slice(&bytes[..end]).map_err(ApiError::internal)?;
+        .unwrap_or(bytes.len())
+}
+
+fn read(row: &Row) -> Result<Record, ApiError> {
+    let bytes = row.bytes();
+    serde_json::from_slice(&bytes[..head_end(&bytes)]).map_err(ApiError::internal)
+}
+
+/// What a record means for a request with its key.
+fn found(slot: &Slot, record: Record, row: &Row) -> Result<Response, ApiError> {
+    let bytes = row.bytes();
+    let end = head_end(&bytes);
     if record.request != slot.request {
         return Err(ApiError::new(
             ErrorKind::Unprocessable,
@@ -265,7 +315,7 @@ fn found(slot: &Slot, row: &Row) -> Result<Response, ApiError> {
         .at("Idempotency-Key"));
     }
     let (status, headers) = match record.state {
-        State::Running => return Err(still_running()),
+        State::Running { .. } => return Err(still_running()),
         State::Done => {
             return Err(ApiError::conflict(
                 "answer-not-kept",

@@ -166,6 +166,14 @@ impl AppBuilder {
         self
     }
 
+    /// As [`AppBuilder::idempotency`], where no other process has the store: what an earlier process was at when it died
+    /// is taken over at once, and not after a minute.
+    #[must_use]
+    pub fn idempotency_alone(mut self, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        self.idempotency = Some(Idempotency::new(store, clock).alone());
+        self
+    }
+
     /// Something else that `/readyz` asks.
     #[must_use]
     pub fn check<F>(mut self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self

@@ -77,7 +77,10 @@ impl Admin {
     async fn rebuild(&self, projection: &Projection) {
         let began = Instant::now();
         let lease = format!("rebuild.{}", projection.name);
-        let outcome = self.holder.hold(&lease, LEASE_TIME, async { (projection.rebuild)().await }).await;
+        let outcome = self
+            .holder
+            .hold(&lease, LEASE_TIME, async { (projection.rebuild)().await })
+            .await;
         let (status, detail) = match outcome {
             Ok((built, lease)) => {
                 let _ = self.holder.leases.release(&lease).await;

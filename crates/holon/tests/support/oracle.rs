@@ -1,6 +1,6 @@
 //! What every home timeline must be, computed from follows and posts alone.
 
-use super::Api;
+use crate::support::Api;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
