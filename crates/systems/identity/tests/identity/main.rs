@@ -1,5 +1,7 @@
 //! Identity through its HTTP interface, on the embedded engine.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
+
 mod accounts;
 mod administration;
 mod credentials;
