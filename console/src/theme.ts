@@ -1,4 +1,4 @@
-import { Modal, createTheme, type CSSVariablesResolver, type MantineColorsTuple } from "@mantine/core";
+import { Menu, Modal, Popover, createTheme, type CSSVariablesResolver, type MantineColorsTuple } from "@mantine/core";
 
 const iris: MantineColorsTuple = [
   "#f3f3ff",
@@ -40,8 +40,13 @@ export const theme = createTheme({
   fontSizes: { xs: "0.75rem", sm: "0.8125rem", md: "0.875rem", lg: "1rem", xl: "1.125rem" },
   headings: { fontWeight: "620" },
   components: {
+    // What drops down is put into the main landmark, where assistive technology expects a page's content to be.
+    Menu: Menu.extend({
+      defaultProps: { withInitialFocusPlaceholder: false, portalProps: { target: "#main" } },
+    }),
+    Popover: Popover.extend({ defaultProps: { portalProps: { target: "#main" } } }),
     Modal: Modal.extend({
-      defaultProps: { radius: "lg", overlayProps: { backgroundOpacity: 0.5 } },
+      defaultProps: { radius: "lg", overlayProps: { backgroundOpacity: 0.5 }, portalProps: { target: "#main" } },
       styles: {
         content: { background: "var(--surface)" },
         header: { background: "var(--surface)" },

@@ -4,7 +4,7 @@ import { useState } from "react";
 import { Link } from "react-router";
 import * as identity from "../api/identity";
 import { borrowSession } from "../api/session";
-import type { AccountWithRoles } from "../api/types";
+import type { ListedAccount } from "../api/types";
 import { fullTime } from "../lib/format";
 import { usePermission } from "../shell/me";
 import { Endless } from "../ui/Endless";
@@ -15,8 +15,8 @@ import { Failure, RowSkeletons } from "../ui/States";
 import classes from "./Admin.module.css";
 
 export default function AccountsSection() {
-  const [editing, setEditing] = useState<AccountWithRoles | null>(null);
-  const [minting, setMinting] = useState<AccountWithRoles | null>(null);
+  const [editing, setEditing] = useState<ListedAccount | null>(null);
+  const [minting, setMinting] = useState<ListedAccount | null>(null);
   const mayAssign = usePermission("identity.roles.assign");
   const mayMint = usePermission("identity.tokens.mint");
   const accounts = useInfiniteQuery({
@@ -135,7 +135,7 @@ function Roles() {
   );
 }
 
-function RolesDialog({ account, close }: { account: AccountWithRoles; close: () => void }) {
+function RolesDialog({ account, close }: { account: ListedAccount; close: () => void }) {
   const client = useQueryClient();
   const known = useRoles();
   const [roles, setRoles] = useState(account.roles);
@@ -175,7 +175,7 @@ function RolesDialog({ account, close }: { account: AccountWithRoles; close: () 
   );
 }
 
-function TokenDialog({ account, close }: { account: AccountWithRoles; close: () => void }) {
+function TokenDialog({ account, close }: { account: ListedAccount; close: () => void }) {
   const client = useQueryClient();
   const mint = useMutation({ mutationFn: () => identity.mintToken(account.handle), onError: showProblem });
 

@@ -1,15 +1,15 @@
 import { call, callTagged, type CallOptions } from "./client";
 import type {
   Author,
-  FollowEntry,
+  PersonItem,
   HomePage,
   NotificationPage,
   Page,
   Post,
-  PostVersion,
+  PostHistory,
   Profile,
-  Thread,
-  Trends,
+  PostThread,
+  TrendList,
   TrendWindow,
 } from "./types";
 
@@ -44,9 +44,9 @@ export const editPost = (id: string, text: string, ifMatch: string | undefined) 
   call<Post>("PATCH", `${root}/posts/${id}`, { body: { text }, ifMatch });
 export const deletePost = (id: string) => call<void>("DELETE", `${root}/posts/${id}`);
 export const postHistory = (id: string, signal?: AbortSignal) =>
-  call<Page<PostVersion>>("GET", `${root}/posts/${id}/history`, { signal });
+  call<PostHistory>("GET", `${root}/posts/${id}/history`, { signal });
 export const thread = (id: string, cursor: string | undefined, signal?: AbortSignal) =>
-  call<Thread>("GET", `${root}/posts/${id}/thread`, page(cursor, signal));
+  call<PostThread>("GET", `${root}/posts/${id}/thread`, page(cursor, signal));
 export const likers = (id: string, cursor: string | undefined, signal?: AbortSignal) =>
   call<Page<Author>>("GET", `${root}/posts/${id}/likes`, page(cursor, signal));
 
@@ -77,7 +77,7 @@ export const people = (
   side: "followers" | "following",
   cursor: string | undefined,
   signal?: AbortSignal,
-) => call<Page<FollowEntry>>("GET", `${root}/users/${user(handle)}/${side}`, page(cursor, signal));
+) => call<Page<PersonItem>>("GET", `${root}/users/${user(handle)}/${side}`, page(cursor, signal));
 
 export const notifications = (cursor: string | undefined, signal?: AbortSignal) =>
   call<NotificationPage>("GET", `${root}/notifications`, page(cursor, signal));
@@ -87,6 +87,6 @@ export const markRead = (upTo: string) =>
   call<{ unread: number }>("PUT", `${root}/notifications/read`, { body: { upTo } });
 
 export const trends = (window: TrendWindow, limit: number, signal?: AbortSignal) =>
-  call<Trends>("GET", `${root}/trends`, { query: { window, limit }, signal });
+  call<TrendList>("GET", `${root}/trends`, { query: { window, limit }, signal });
 export const tagPosts = (tag: string, cursor: string | undefined, signal?: AbortSignal) =>
   call<Page<Post>>("GET", `${root}/tags/${encodeURIComponent(tag)}/posts`, page(cursor, signal));

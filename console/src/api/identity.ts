@@ -1,12 +1,12 @@
 import { call, callTagged, fetchAnswer, type Tagged } from "./client";
 import type {
   Account,
-  AccountWithRoles,
+  ListedAccount,
   ApiKey,
   AuditEntry,
   Me,
   MintedToken,
-  NewApiKey,
+  CreatedApiKey,
   Page,
   Role,
   Session,
@@ -36,7 +36,7 @@ export const changePassword = (body: { current: string; new: string }) =>
 
 export const keys = (signal?: AbortSignal) => call<Page<ApiKey>>("GET", `${root}/me/keys`, { signal });
 export const createKey = (body: { name: string; scopes: string[] }) =>
-  call<NewApiKey>("POST", `${root}/me/keys`, { body });
+  call<CreatedApiKey>("POST", `${root}/me/keys`, { body });
 export const deleteKey = (id: string) => call<void>("DELETE", `${root}/me/keys/${id}`);
 
 /** Everything kept of the signed-in person, as a file. */
@@ -50,7 +50,7 @@ export const eraseMe = (password: string | undefined) =>
 // For administrators.
 
 export const accounts = (cursor: string | undefined, signal?: AbortSignal) =>
-  call<Page<AccountWithRoles>>("GET", `${root}/accounts`, { query: { limit: 50, cursor }, signal });
+  call<Page<ListedAccount>>("GET", `${root}/accounts`, { query: { limit: 50, cursor }, signal });
 
 export const account = (handle: string): Promise<Tagged<Account>> =>
   callTagged<Account>("GET", `${root}/accounts/${encodeURIComponent(handle)}`);

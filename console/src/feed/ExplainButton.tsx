@@ -1,13 +1,13 @@
 import { Popover } from "@mantine/core";
 import { IconChartBar } from "@tabler/icons-react";
 import { useState } from "react";
-import type { Explain } from "../api/types";
+import type { Explanation } from "../api/types";
 import { percent } from "../lib/format";
 import classes from "./Explain.module.css";
 import post from "./Post.module.css";
 
 /** Why a post stands where it stands in the ranked order. */
-export function ExplainButton({ explain }: { explain: Explain }) {
+export function ExplainButton({ explain }: { explain: Explanation }) {
   const [opened, setOpened] = useState(false);
   const button = (
     <button
@@ -33,7 +33,7 @@ export function ExplainButton({ explain }: { explain: Explain }) {
   );
 }
 
-export function ExplainBars({ explain }: { explain: Explain }) {
+export function ExplainBars({ explain }: { explain: Explanation }) {
   return (
     <div className={classes.explain}>
       <div className={classes.head}>

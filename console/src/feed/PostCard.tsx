@@ -11,7 +11,7 @@ import {
 } from "@tabler/icons-react";
 import { memo, type KeyboardEvent, type MouseEvent, type ReactNode } from "react";
 import { Link, useNavigate } from "react-router";
-import type { Author, Explain, HomeItem, Post } from "../api/types";
+import type { Author, Explanation, HomePost, Post } from "../api/types";
 import { fullTime, shortNumber } from "../lib/format";
 import { useCompose } from "../shell/compose";
 import { Age } from "../ui/Age";
@@ -60,7 +60,7 @@ export function QuotedPost({ post }: { post: Post }) {
 }
 
 interface PostCardProps {
-  post: HomeItem;
+  post: HomePost;
   /** The post that its page is about: larger, with the whole time. */
   prominent?: boolean;
   /** Draws the line of a thread up to the post above, and down to the one below. */
@@ -95,7 +95,7 @@ function Card({
   lineBelow = false,
   reason,
   explain,
-}: Omit<PostCardProps, "post"> & { post: Post; reason?: ReactNode; explain: Explain | undefined }) {
+}: Omit<PostCardProps, "post"> & { post: Post; reason?: ReactNode; explain: Explanation | undefined }) {
   const navigate = useNavigate();
   const open = () => {
     if (!prominent) void navigate(`/post/${post.id}`);
@@ -160,7 +160,7 @@ function EditedMark({ post }: { post: Post }) {
   );
 }
 
-function Actions({ post, explain }: { post: Post; explain: Explain | undefined }) {
+function Actions({ post, explain }: { post: Post; explain: Explanation | undefined }) {
   const client = useQueryClient();
   const compose = useCompose();
   const viewer = post.viewer;

@@ -1,6 +1,6 @@
 import type { UseInfiniteQueryResult, InfiniteData } from "@tanstack/react-query";
 import { useCallback, useMemo, type ReactNode } from "react";
-import type { HomeItem, Page } from "../api/types";
+import type { HomePost, Page } from "../api/types";
 import { Endless } from "../ui/Endless";
 import { Failure, PostSkeletons } from "../ui/States";
 import { PostCard } from "./PostCard";
@@ -12,7 +12,7 @@ export function PostList({
   empty,
   end = "That is all.",
 }: {
-  query: UseInfiniteQueryResult<InfiniteData<Page<HomeItem>>>;
+  query: UseInfiniteQueryResult<InfiniteData<Page<HomePost>>>;
   label: string;
   empty: ReactNode;
   end?: string;

@@ -1,7 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { inspectFeed } from "../api/inspect";
-import type { FeedInspect } from "../api/types";
-import { fullNumber, perSecond } from "../lib/format";
+import type { FeedInspection } from "../api/types";
+import { bytes, fullNumber, percent, perSecond } from "../lib/format";
 import { Figure, Figures } from "../ui/Figure";
 import { PageHeader } from "../ui/PageHeader";
 import { Panel } from "../ui/Panel";
@@ -15,7 +15,7 @@ export default function FeedGlass() {
   const inside = useQuery({
     queryKey: ["inspect"],
     queryFn: ({ signal }) => inspectFeed(signal),
-    refetchInterval: 1000,
+    refetchInterval: 1500,
     staleTime: 0,
     gcTime: 0,
     meta: { quiet: true },
@@ -34,28 +34,27 @@ export default function FeedGlass() {
           <TimelineInside />
           <Tiers inside={inside.data} />
           <Queues inside={inside.data} />
-          <Caches caches={inside.data.caches} />
+          <Caches inside={inside.data} />
         </div>
       )}
     </>
   );
 }
 
-function FanoutFigures({ inside }: { inside: FeedInspect }) {
+function FanoutFigures({ inside }: { inside: FeedInspection }) {
   const waiting = inside.consumers.reduce((sum, consumer) => sum + consumer.lag, 0);
   return (
     <Figures>
       <Figure name="Posts fanned out" value={fullNumber(inside.fanout.postsHandled)} note="since the start" />
       <Figure name="Timeline entries written" value={fullNumber(inside.fanout.entriesWritten)} note="since the start" />
-      <Figure name="Entries a second" value={perSecond(inside.fanout.perSecond)} />
+      <Figure name="Entries a second" value={perSecond(inside.fanout.perSecond)} note="since the start" />
       <Figure name="Events waiting" value={fullNumber(waiting)} note={`in ${inside.consumers.length} consumer groups`} />
-      <Figure name="A timeline keeps" value={fullNumber(inside.timelineEntries)} note="entries, then it pulls" />
     </Figures>
   );
 }
 
 /** Which authors are pushed to their followers, and which are pulled when somebody reads. */
-function Tiers({ inside }: { inside: FeedInspect }) {
+function Tiers({ inside }: { inside: FeedInspection }) {
   const { tiers, authorsByTier } = inside;
   const rows = [
     {
@@ -105,9 +104,9 @@ function Tiers({ inside }: { inside: FeedInspect }) {
 }
 
 /** What each consumer group has yet to read, partition by partition. */
-function Queues({ inside }: { inside: FeedInspect }) {
+function Queues({ inside }: { inside: FeedInspection }) {
   const most = Math.max(
-    ...inside.consumers.flatMap((consumer) => consumer.partitions.map((partition) => partition.lag)),
+    ...inside.consumers.flatMap((consumer) => consumer.partitions.map((partition) => partition.next - partition.committed)),
     10,
   );
   return (
@@ -124,10 +123,11 @@ function Queues({ inside }: { inside: FeedInspect }) {
               aria-label={`${consumer.group}: ${consumer.lag} events wait in ${consumer.partitions.length} partitions`}
             >
               {consumer.partitions.map((partition, index) => {
-                const height = partition.lag === 0 ? 0 : Math.max(2, (partition.lag / most) * 42);
+                const waiting = partition.next - partition.committed;
+                const height = waiting === 0 ? 0 : Math.max(2, (waiting / most) * 42);
                 return (
                   <g key={partition.partition}>
-                    <title>{`partition ${partition.partition}: ${partition.lag} waiting, at ${partition.committed} of ${partition.head}`}</title>
+                    <title>{`partition ${partition.partition}: ${waiting} waiting, at ${partition.committed} of ${partition.next}`}</title>
                     <rect x={index * 14 + 1} y={2} width={12} height={42} rx={3} className={classes.columnTrack} />
                     <rect x={index * 14 + 1} y={44 - height} width={12} height={height} rx={2} className={classes.columnBar} />
                   </g>
@@ -142,42 +142,23 @@ function Queues({ inside }: { inside: FeedInspect }) {
   );
 }
 
-/** `hitRate` as it is called in the program, for people: `hit rate`. */
-function words(name: string): string {
-  return name.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
-}
-
-function figureText(name: string, value: unknown): string {
-  if (typeof value !== "number") return typeof value === "object" ? JSON.stringify(value) : String(value);
-  if (/rate|share/i.test(name)) return `${(value * 100).toFixed(1)}%`;
-  return fullNumber(value);
-}
-
-/** Whatever the caches say of themselves. */
-function Caches({ caches }: { caches: Record<string, unknown> }) {
-  const entries = Object.entries(caches);
-  if (entries.length === 0) return null;
+function Caches({ inside }: { inside: FeedInspection }) {
+  const { cards, cardBytes, cardHits, cardMisses, readers } = inside.caches;
+  const asked = cardHits + cardMisses;
   return (
-    <Panel title="Caches" text="Rows that are read often are kept in memory; the log says when one is out of date.">
-      <div className={classes.queues}>
-        {entries.map(([name, figures]) => (
-          <div key={name} className={classes.queue}>
-            <div className={classes.queueName}>{words(name)}</div>
-            {typeof figures === "object" && figures !== null ? (
-              <dl className={classes.cache}>
-                {Object.entries(figures).map(([figure, value]) => (
-                  <div key={figure}>
-                    <dt>{words(figure)}</dt>
-                    <dd className="tabular">{figureText(figure, value)}</dd>
-                  </div>
-                ))}
-              </dl>
-            ) : (
-              <div className="tabular">{figureText(name, figures)}</div>
-            )}
-          </div>
-        ))}
-      </div>
+    <Panel
+      title="Caches"
+      text="Posts are kept in memory as the bytes that are served; of recent readers, whom they follow, block and mute."
+    >
+      <Figures>
+        <Figure name="Posts in memory" value={fullNumber(cards)} note={bytes(cardBytes)} />
+        <Figure
+          name="Found there"
+          value={asked === 0 ? "–" : percent(cardHits / asked)}
+          note={`${fullNumber(cardMisses)} were read from the store`}
+        />
+        <Figure name="Readers in memory" value={fullNumber(readers)} />
+      </Figures>
     </Panel>
   );
 }

@@ -6,7 +6,7 @@ import { Link, useSearchParams } from "react-router";
 import * as feed from "../api/feed";
 import { inspectPost } from "../api/inspect";
 import { sentence } from "../api/problem";
-import type { FeedInspect, Post, PostInspect } from "../api/types";
+import type { FeedInspection, Post, PostInspection } from "../api/types";
 import { fullNumber } from "../lib/format";
 import { Age } from "../ui/Age";
 import { Avatar } from "../ui/Avatar";
@@ -28,7 +28,7 @@ async function recentPosts(author: string | null, signal: AbortSignal): Promise<
 }
 
 /** Pick a post and see where it went, and how far its fan-out is. */
-export function PostJourney({ inside }: { inside: FeedInspect }) {
+export function PostJourney({ inside }: { inside: FeedInspection }) {
   const [parameters, setParameters] = useSearchParams();
   const [typed, setTyped] = useState("");
   const [author, setAuthor] = useState<string | null>(null);
@@ -115,7 +115,7 @@ function RecentPost({ post, chosen, choose }: { post: Post; chosen: boolean; cho
   );
 }
 
-function Journey({ id, inside }: { id: string; inside: FeedInspect }) {
+function Journey({ id, inside }: { id: string; inside: FeedInspection }) {
   const inspect = useQuery({
     queryKey: ["inspect-post", id],
     queryFn: ({ signal }) => inspectPost(id, signal),
@@ -124,17 +124,30 @@ function Journey({ id, inside }: { id: string; inside: FeedInspect }) {
     gcTime: 0,
     meta: { quiet: true },
   });
+  // The inspection knows ids only; what the author is called stands in the post.
+  const post = useQuery({
+    queryKey: ["post", id],
+    queryFn: async ({ signal }) => (await feed.post(id, signal)).body,
+    meta: { quiet: true },
+  });
   if (inspect.data === undefined) {
     return inspect.isError ? <Failure error={inspect.error} /> : <RowSkeletons count={3} height={70} />;
   }
   const journey = inspect.data;
+  const author = post.data?.author;
   return (
     <div data-testid="journey" data-pending={journey.pending}>
       <div className={classes.stages}>
         <Stage name="Author">
           <div className={classes.author}>
-            <Avatar author={journey.post.author} size={44} />
-            <Link to={`/u/${journey.post.author.handle}`}>@{journey.post.author.handle}</Link>
+            {author === undefined ? (
+              <span className={classes.mono}>{journey.author}</span>
+            ) : (
+              <>
+                <Avatar author={author} size={44} />
+                <Link to={`/u/${author.handle}`}>@{author.handle}</Link>
+              </>
+            )}
             <span className={classes.hint}>{fullNumber(journey.followers)} followers</span>
           </div>
         </Stage>
@@ -158,7 +171,7 @@ function Journey({ id, inside }: { id: string; inside: FeedInspect }) {
   );
 }
 
-function sentenceOf(journey: PostInspect): string {
+function sentenceOf(journey: PostInspection): string {
   const { tier, followers, pushed, pending } = journey;
   if (tier === "pull") {
     return `Its author has so many followers (${fullNumber(followers)}) that it is written to nobody: each of them reads it from the author when they open their home.`;
@@ -191,15 +204,15 @@ const CELLS = 9;
 const CELL = 11;
 
 /** The topic's partitions; in the post's own, the events around it and how far the group has read. */
-function LogLanes({ journey, inside }: { journey: PostInspect; inside: FeedInspect }) {
-  const position = journey.position;
-  if (position === undefined || position === null) return <span className={classes.hint}>no longer in the log</span>;
+function LogLanes({ journey, inside }: { journey: PostInspection; inside: FeedInspection }) {
+  const { position, groupAt } = journey;
+  const offset = position.offset ?? null;
   const group = inside.consumers.find((consumer) => consumer.group.includes("fanout")) ?? inside.consumers[0];
   const count = Math.max(group?.partitions.length ?? 0, position.partition + 1);
   const around = Math.min(count, 7);
   const firstLane = Math.max(0, Math.min(position.partition - Math.floor(around / 2), count - around));
   const lanes = Array.from({ length: around }, (_, index) => firstLane + index);
-  const firstCell = Math.max(0, position.offset - Math.floor(CELLS / 2));
+  const firstCell = Math.max(0, (offset ?? groupAt) - Math.floor(CELLS / 2));
   const width = 22 + CELLS * (CELL + 2);
   return (
     <div className={classes.log}>
@@ -207,7 +220,7 @@ function LogLanes({ journey, inside }: { journey: PostInspect; inside: FeedInspe
         viewBox={`0 0 ${width} ${around * 15}`}
         className={classes.lanes}
         role="img"
-        aria-label={`Partition ${position.partition}, offset ${position.offset}`}
+        aria-label={`Partition ${position.partition}, ${offset === null ? "waiting" : `offset ${offset}`}`}
       >
         {lanes.map((lane, row) => {
           const own = lane === position.partition;
@@ -219,19 +232,18 @@ function LogLanes({ journey, inside }: { journey: PostInspect; inside: FeedInspe
               </text>
               {own ? (
                 Array.from({ length: CELLS }, (_, index) => {
-                  const offset = firstCell + index;
-                  const read = journey.groupAt !== undefined && journey.groupAt !== null && offset < journey.groupAt;
+                  const here = firstCell + index;
                   return (
                     <rect
-                      key={offset}
+                      key={here}
                       x={22 + index * (CELL + 2)}
                       y={y}
                       width={CELL}
                       height={CELL}
                       rx={2.5}
-                      className={offset === position.offset ? classes.cellPost : read ? classes.cellRead : classes.cell}
+                      className={here === offset ? classes.cellPost : here < groupAt ? classes.cellRead : classes.cell}
                     >
-                      <title>{`offset ${offset}${offset === position.offset ? ": this post" : ""}`}</title>
+                      <title>{`offset ${here}${here === offset ? ": this post" : here < groupAt ? ", handled" : ""}`}</title>
                     </rect>
                   );
                 })
@@ -243,7 +255,7 @@ function LogLanes({ journey, inside }: { journey: PostInspect; inside: FeedInspe
         })}
       </svg>
       <span className={classes.hint}>
-        partition {position.partition}, offset {fullNumber(position.offset)}
+        partition {position.partition}, {offset === null ? "waiting" : `offset ${fullNumber(offset)}`}
       </span>
     </div>
   );
@@ -252,7 +264,7 @@ function LogLanes({ journey, inside }: { journey: PostInspect; inside: FeedInspe
 const RADIUS = 30;
 const ROUND = 2 * Math.PI * RADIUS;
 
-function Progress({ journey }: { journey: PostInspect }) {
+function Progress({ journey }: { journey: PostInspection }) {
   const { followers, pushed, pending, tier } = journey;
   const part = tier === "pull" ? 0 : !pending ? 1 : followers === 0 ? 0 : Math.min(1, pushed / followers);
   return (
@@ -286,7 +298,7 @@ function Progress({ journey }: { journey: PostInspect }) {
 }
 
 /** Some of the followers, and whether the post stands in their timeline by now. */
-function Sample({ journey }: { journey: PostInspect }) {
+function Sample({ journey }: { journey: PostInspection }) {
   const { sample } = journey;
   if (sample.length === 0) return <span className={classes.hint}>no followers</span>;
   const present = sample.filter((follower) => follower.present).length;

@@ -1,11 +1,11 @@
 import { Button, TextInput } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
+import { useQueries, useQuery } from "@tanstack/react-query";
 import { IconListDetails } from "@tabler/icons-react";
 import { useState } from "react";
 import { Link, useSearchParams } from "react-router";
 import * as feed from "../api/feed";
 import { inspectUserHome } from "../api/inspect";
-import type { Explain, TimelineEntryInspect } from "../api/types";
+import type { Explanation, EntryInspection } from "../api/types";
 import { fullNumber, percent } from "../lib/format";
 import { useAccount } from "../lib/hooks";
 import { Panel, TableFrame } from "../ui/Panel";
@@ -78,10 +78,8 @@ export function TimelineInside() {
       {home.data !== undefined && (
         <div className={classes.timeline} data-testid="timeline">
           <p className={classes.says}>
-            Follows {fullNumber(home.data.follows)}, of whom {fullNumber(home.data.pulledAuthors)} are pulled.{" "}
-            {home.data.floor !== undefined && home.data.floor !== null && (
-              <>Older than {home.data.floor} it reads from the authors.</>
-            )}
+            Follows {fullNumber(home.data.follows)}, of whom {fullNumber(home.data.pulledAuthors.length)} are pulled. Posts
+            before number {home.data.floor} are read from their authors.
           </p>
           {home.data.entries.length === 0 ? (
             <Empty icon={IconListDetails} title="An empty home" />
@@ -98,7 +96,7 @@ export function TimelineInside() {
 }
 
 /** All entries in one line, newest first, coloured by where they come from. */
-function Strip({ entries }: { entries: TimelineEntryInspect[] }) {
+function Strip({ entries }: { entries: EntryInspection[] }) {
   const count = (source: string) => entries.filter((entry) => entry.source === source).length;
   const width = 1000 / entries.length;
   return (
@@ -121,7 +119,7 @@ function Strip({ entries }: { entries: TimelineEntryInspect[] }) {
             data-source={entry.source}
             className={classes.source}
           >
-            <title>{`@${entry.author}, ${entry.source}${entry.hidden ? `, left out: ${entry.hidden}` : ""}`}</title>
+            <title>{`${entry.id}, ${entry.source}${entry.hidden ? `, left out: ${entry.hidden}` : ""}`}</title>
           </rect>
         ))}
       </svg>
@@ -138,15 +136,26 @@ function Strip({ entries }: { entries: TimelineEntryInspect[] }) {
   );
 }
 
+const STEP = 15;
+
 function Entries({
   entries,
   explained,
 }: {
-  entries: TimelineEntryInspect[];
-  explained: Map<string, Explain | null>;
+  entries: EntryInspection[];
+  explained: Map<string, Explanation | null>;
 }) {
-  const [all, setAll] = useState(false);
-  const shown = all ? entries : entries.slice(0, 15);
+  const [count, setCount] = useState(STEP);
+  const shown = entries.slice(0, count);
+  const posts = useQueries({
+    queries: shown.map((entry) => ({
+      queryKey: ["post", entry.id],
+      queryFn: async ({ signal }: { signal: AbortSignal }) => (await feed.post(entry.id, signal)).body,
+      staleTime: 60_000,
+      retry: false,
+      meta: { quiet: true },
+    })),
+  });
   const highest = Math.max(...entries.map((entry) => entry.score ?? 0), 1e-9);
   return (
     <>
@@ -168,8 +177,9 @@ function Entries({
                 <Link to={`/post/${entry.id}`} className={classes.mono ?? ""}>
                   {entry.id}
                 </Link>
+                <span className={classes.preview}>{posts[index]?.data?.text}</span>
               </td>
-              <td>@{entry.author}</td>
+              <td>{posts[index]?.data === undefined ? entry.author : `@${posts[index].data.author.handle}`}</td>
               <td>
                 <span className={classes.sourceName}>
                   <span className={classes.swatch} data-source={entry.source} aria-hidden="true" />
@@ -188,8 +198,8 @@ function Entries({
       </TableFrame>
       {entries.length > shown.length && (
         <div className={classes.moreRow}>
-          <Button size="xs" variant="default" onClick={() => setAll(true)}>
-            All {entries.length} entries
+          <Button size="xs" variant="default" onClick={() => setCount(count + STEP)}>
+            More of {entries.length} entries
           </Button>
         </div>
       )}
@@ -198,7 +208,7 @@ function Entries({
 }
 
 /** The score as a bar; where it is known of what it is made, in its parts. */
-function Score({ explain, part }: { explain: Explain | null; part: number }) {
+function Score({ explain, part }: { explain: Explanation | null; part: number }) {
   const parts = explain?.features.filter((feature) => feature.share > 0) ?? [];
   const label = parts.map((feature) => `${feature.name} ${percent(feature.share)}`).join(", ");
   return (

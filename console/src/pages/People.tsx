@@ -2,7 +2,7 @@ import { useInfiniteQuery, useQueryClient, type InfiniteData } from "@tanstack/r
 import { IconUsers } from "@tabler/icons-react";
 import { useParams } from "react-router";
 import * as feed from "../api/feed";
-import type { FollowEntry, Page } from "../api/types";
+import type { PersonItem, Page } from "../api/types";
 import { FollowButton } from "../feed/FollowButton";
 import { PersonRow } from "../feed/PersonRow";
 import { useAccount } from "../lib/hooks";
@@ -26,7 +26,7 @@ export default function People() {
   const people = list.data?.pages.flatMap((page) => page.items) ?? [];
 
   const setFollowing = (id: string, following: boolean) =>
-    client.setQueryData<InfiniteData<Page<FollowEntry>>>(key, (data) =>
+    client.setQueryData<InfiniteData<Page<PersonItem>>>(key, (data) =>
       data === undefined
         ? data
         : {

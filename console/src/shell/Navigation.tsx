@@ -89,7 +89,7 @@ export function Rail({
 }) {
   const places = usePlaces();
   return (
-    <div className={classes.rail}>
+    <header className={classes.rail}>
       <NavLink to="/" className={classes.brand ?? ""} aria-label="Holon, home">
         <Logo />
         <span className={classes.wordmark}>Holon</span>
@@ -125,14 +125,14 @@ export function Rail({
           <SchemeToggle />
         </div>
       </div>
-    </div>
+    </header>
   );
 }
 
 /** The top of small screens. */
 export function TopBar({ onJump }: { onJump: () => void }) {
   return (
-    <div className={classes.top}>
+    <header className={classes.top}>
       <NavLink to="/" className={classes.brand ?? ""} aria-label="Holon, home">
         <Logo size={26} />
       </NavLink>
@@ -143,7 +143,7 @@ export function TopBar({ onJump }: { onJump: () => void }) {
         <SchemeToggle />
         <AccountMenu compact />
       </div>
-    </div>
+    </header>
   );
 }
 

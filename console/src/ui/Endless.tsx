@@ -43,7 +43,7 @@ export function Endless({
           </Button>
         </>
       ) : more ? (
-        <Loader size="sm" type="dots" aria-label="Loading more" />
+        <Loader size="sm" type="dots" role="status" aria-label="Loading more" />
       ) : (
         end !== undefined && <span>{end}</span>
       )}

@@ -33,7 +33,7 @@ export function Panel({
 /** A table that scrolls by itself where the screen is narrow. */
 export function TableFrame({ label, children }: { label: string; children: ReactNode }) {
   return (
-    <div className={classes.frame} role="region" aria-label={label} tabIndex={0}>
+    <div className={classes.frame} role="group" aria-label={label} tabIndex={0}>
       <table className={classes.table}>{children}</table>
     </div>
   );
