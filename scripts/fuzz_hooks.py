@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import threading
+import urllib.error
 import urllib.request
 
 import schemathesis
@@ -15,7 +16,7 @@ with open(os.environ["HOLON_TOKEN_FILE"]) as file:
 
 # What the caller cannot come back from.
 LAST_ACTS = {("DELETE", "/v1/identity/me"), ("POST", "/v1/identity/logout"), ("POST", "/v1/identity/logout/all"),
-             ("PUT", "/v1/identity/me/password"), ("PUT", "/v1/identity/accounts/{handle}/roles"),
+             ("PUT", "/v1/identity/me/password"),
              ("DELETE", "/v1/identity/me/keys/{id}"), ("DELETE", "/v1/identity/me/sessions/{id}")}
 numbers = itertools.count(1)
 lock = threading.Lock()
@@ -24,8 +25,11 @@ lock = threading.Lock()
 def post(path, body):
     request = urllib.request.Request(URL + path, json.dumps(body).encode(), method="POST",
                                      headers={"Authorization": f"Bearer {ADMIN}", "Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"{path}: {error.code} {error.read().decode()}") from error
 
 
 def token_of_new_account():
