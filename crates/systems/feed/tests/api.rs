@@ -1,4 +1,5 @@
 //! The routes, as a client uses them.
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected must fail")]
 
 mod common;
 

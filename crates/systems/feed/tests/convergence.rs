@@ -1,4 +1,5 @@
 //! Whatever happens in whatever order, with all tiers in play: a home is what its definition says.
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected must fail")]
 
 mod common;
 
