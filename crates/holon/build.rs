@@ -37,9 +37,14 @@ fn main() -> io::Result<()> {
         }
         let name = path.strip_prefix(&dist).map_err(io::Error::other)?;
         let content = fs::read(path)?;
+        // A copy, so that a console that is built anew meanwhile does not take the file from under the compiler.
+        let copy = out.join(format!("{number}.raw"));
+        fs::write(&copy, &content)?;
         let brotli = with_suffix(path, "br");
         let brotli = if brotli.is_file() {
-            included(&brotli)
+            let copy = out.join(format!("{number}.br"));
+            fs::copy(&brotli, &copy)?;
+            included(&copy)
         } else {
             "None".into()
         };
@@ -55,7 +60,7 @@ fn main() -> io::Result<()> {
             table,
             "    BuiltIn {{ path: {:?}, content: include_bytes!({:?}), brotli: {brotli}, gzip: {gzip} }},",
             name.display().to_string(),
-            path.canonicalize()?.display().to_string(),
+            copy.display().to_string(),
         );
     }
     table.push_str("];\n");
