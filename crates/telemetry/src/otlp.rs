@@ -254,6 +254,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn spans_are_dropped_and_counted_while_the_collector_is_away() {
+        // Bound and never accepting would hang; closed again, it refuses.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let tracer = Tracer::new(TracerOptions {
+            sample: 1.0,
+            ..TracerOptions::default()
+        });
+        let exporter = OtlpExporter::start(&tracer, &address, "holon-test").unwrap();
+        let counts = Arc::clone(&exporter.counts);
+        for _ in 0..3 {
+            drop(tracer.start("GET /x", SpanKind::Server, None));
+        }
+        drop(tracer);
+        exporter.finish().await;
+        assert_eq!((counts.sent.load(Relaxed), counts.failed.load(Relaxed)), (0, 3));
+    }
+
+    #[tokio::test]
     async fn an_endpoint_that_cannot_be_reached_in_the_clear_is_refused() {
         let tracer = Tracer::new(TracerOptions::default());
         for bad in ["https://x", "x", "", "http://"] {

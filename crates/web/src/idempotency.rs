@@ -45,8 +45,8 @@ use std::{
 
 /// Rows: one partition per caller, sorted by key.
 pub const TABLE: Table = Table("web.idempotency");
-/// How long a mark blocks its key if its process dies. Longer than any request may take.
-const MARK: Duration = Duration::from_secs(75);
+/// How much longer than its request a mark lives: room for keeping the answer.
+const MARK_OUTLIVES: Duration = Duration::from_secs(15);
 /// The largest answer that is kept.
 const ANSWER_BYTES: usize = limits::ROW_BYTES - (64 << 10);
 /// The headers of an answer that are kept.
@@ -85,6 +85,8 @@ enum State {
 pub(crate) struct Idempotency {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// How long a mark blocks its key if its process dies: longer than any request may take.
+    mark: Duration,
     /// A random number of this process.
     process: u64,
     /// No other process has the store.
@@ -104,9 +106,16 @@ impl Idempotency {
         Self {
             store,
             clock,
+            mark: Duration::from_secs(limits::REQUEST_SECONDS) + MARK_OUTLIVES,
             process: RandomState::new().hash_one(0),
             alone: false,
         }
+    }
+
+    /// States how long a request may take at most.
+    pub fn longest(mut self, request: Duration) -> Self {
+        self.mark = request + MARK_OUTLIVES;
+        self
     }
 
     /// Takes over at once what an earlier process was at when it died.
@@ -170,7 +179,7 @@ impl Idempotency {
         };
         // The second round is for a record that expires between the two looks at it.
         for _ in 0..2 {
-            match self.put(slot, &record, &[], Condition::Absent, MARK).await {
+            match self.put(slot, &record, &[], Condition::Absent, self.mark).await {
                 Ok(version) => return Ok(Begun::Mark(version)),
                 Err(error) if error.is_condition_failed() => {}
                 Err(error) => return Err(error.into()),
@@ -184,7 +193,7 @@ impl Idempotency {
                 return found(slot, there, &row).map(Begun::Replay);
             }
             let taken_over = self
-                .put(slot, &record, &[], Condition::Version(row.version), MARK)
+                .put(slot, &record, &[], Condition::Version(row.version), self.mark)
                 .await;
             match taken_over {
                 Ok(version) => return Ok(Begun::Mark(version)),

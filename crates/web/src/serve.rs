@@ -3,7 +3,7 @@
 use crate::{
     Authenticator, Health, RateLimiter, System,
     document::{self, Part},
-    edge::{Edge, EdgeLayer, Origins, RouteTable, unmatched},
+    edge::{Edge, EdgeLayer, LONGEST_WAIT, Origins, RouteTable, unmatched},
     idempotency::Idempotency,
     problem::ApiError,
     root::{self, Root},
@@ -239,7 +239,9 @@ impl AppBuilder {
             unmatched: unmatched(&self.metrics, self.options.request_time),
             authenticator: self.authenticator,
             limiter: self.limiter,
-            idempotency: self.idempotency,
+            idempotency: self
+                .idempotency
+                .map(|idempotency| idempotency.longest(self.options.request_time + LONGEST_WAIT)),
             origins: self.options.origins.clone(),
             body_bytes: self.options.body_bytes,
             forwarded_hops: self.options.forwarded_hops,

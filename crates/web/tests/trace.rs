@@ -1,5 +1,4 @@
 //! One request, one trace: from the edge into the commit it makes, across the log and into the consumer.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 

@@ -498,6 +498,8 @@ async fn receive_from(hub: &Weak<Hub>, subscription: &mut dyn Subscription) {
         match received {
             Ok(message) => hub.take(&message),
             Err(BusError::Lagged(_)) => hub.resync(),
+            // In one process the bus closes with the process.
+            Err(BusError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "lost the bus");
                 return;

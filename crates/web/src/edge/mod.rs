@@ -23,7 +23,7 @@ mod table;
 
 pub use address::ClientAddress;
 pub use cors::Origins;
-pub(crate) use table::{RouteInfo, RouteTable};
+pub(crate) use table::{LONGEST_WAIT, RouteInfo, RouteTable};
 
 use crate::{
     Authenticator, RateLimiter,
