@@ -30,7 +30,7 @@ async function settled(page: Page): Promise<void> {
 
 for (const colorScheme of ["light", "dark"] as const) {
   test(`axe finds nothing on any page, ${colorScheme}`, async ({ open, openAsAdmin, person, browser, server }) => {
-    test.setTimeout(240_000);
+    test.setTimeout(600_000);
     const ada = await person("Ada");
     const bob = await person("Bob");
     const id = await fill(ada, bob);
@@ -123,7 +123,7 @@ test("on a phone everything fits, and the navigation is at the bottom", async ({
   expect((box?.y ?? 0) + (box?.height ?? 0)).toBe(PHONE.height);
 
   await bar.getByRole("button", { name: "New post" }).tap();
-  await page.getByRole("dialog").getByLabel("New post", { exact: true }).fill("From my phone");
+  await page.getByRole("dialog").getByRole("textbox", { name: "New post" }).fill("From my phone");
   await page.getByRole("dialog").getByRole("button", { name: "Post", exact: true }).tap();
   await bar.getByRole("link", { name: "Home" }).tap();
   await expect(card(page, "From my phone")).toHaveCount(1);

@@ -27,7 +27,7 @@ test("everything of a visit can be done with the keyboard alone", async ({ open,
   await expect(posts.nth(0).getByRole("button", { name: /^Reply/ })).toHaveText("1");
 
   await page.keyboard.press("n");
-  await expect(page.getByRole("dialog").getByLabel("New post", { exact: true })).toBeFocused();
+  await expect(page.getByRole("dialog").getByRole("textbox", { name: "New post" })).toBeFocused();
   await page.keyboard.type("Posted by keyboard, jkl not taken for commands");
   await page.keyboard.press("Control+Enter");
   await expect(page.getByRole("dialog")).toHaveCount(0);
