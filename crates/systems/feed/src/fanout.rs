@@ -31,18 +31,21 @@ use crate::{
     },
 };
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use holon_base::{Id, Tenant};
 use holon_contracts::feed::{POST_CREATED, POST_DELETED, POST_EDITED, PostCreated, PostDeleted};
 use holon_ports::{
     Batch, Condition, Consistency, Event, Handler, HandlerError, Partition, RowKey, Scan, StoreError,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
 /// Timelines written in one call of the store.
 const AT_ONCE: usize = 512;
+/// Timelines that are back-filled or trimmed at the same time, so that their commits share a sync.
+const TIMELINES_AT_ONCE: usize = 64;
 /// Followers read at once.
 pub(crate) const FOLLOWERS_CHUNK: usize = 1_000;
 
@@ -52,25 +55,31 @@ pub(crate) struct Fanout(pub Arc<Feed>);
 #[async_trait]
 impl Handler for Fanout {
     async fn handle(&self, events: &[Event]) -> Result<(), HandlerError> {
+        // Runs of posts and runs of follows are each handled together, at the price of few syncs; what is of another
+        // kind keeps its place between them.
         let mut posts: Vec<(&Event, PostCreated)> = Vec::new();
+        let mut follows: Vec<(&Tenant, FollowChanged)> = Vec::new();
         for event in events {
-            if event.kind == POST_CREATED {
-                posts.push((event, event.json()?));
-                continue;
+            let (is_post, is_follow) = (event.kind == POST_CREATED, event.kind == FOLLOW_CHANGED);
+            if !is_post {
+                self.0.push_posts(&std::mem::take(&mut posts)).await?;
             }
-            // Posts are written together; whatever else comes keeps its place behind them.
-            self.0.push_posts(&std::mem::take(&mut posts)).await?;
+            if !is_follow {
+                self.0.follows_changed(&std::mem::take(&mut follows)).await?;
+            }
             match event.kind.as_str() {
+                POST_CREATED => posts.push((event, event.json()?)),
+                FOLLOW_CHANGED => follows.push((&event.tenant, event.json()?)),
                 POST_EDITED => {
                     let told: PostCreated = event.json()?;
                     self.0.cards.forget(&event.tenant, told.id);
                 }
                 POST_DELETED => self.0.pull_back(&event.tenant, &event.json()?).await?,
-                FOLLOW_CHANGED => self.0.follow_changed(&event.tenant, &event.json()?).await?,
                 _ => {}
             }
         }
         self.0.push_posts(&posts).await?;
+        self.0.follows_changed(&follows).await?;
         Ok(())
     }
 }
@@ -240,8 +249,8 @@ impl Feed {
         }
         self.commit_all(commits).await?;
         self.stats.entries_written.fetch_add(written, Ordering::Relaxed);
-        for (tenant, reader) in full {
-            self.trim(&tenant, reader).await?;
+        for some in full.chunks(TIMELINES_AT_ONCE) {
+            try_join_all(some.iter().map(|(tenant, reader)| self.trim(tenant, *reader))).await?;
         }
         Ok(())
     }
@@ -402,30 +411,59 @@ impl Feed {
         Ok(())
     }
 
-    /// Brings followers, their count, the author's tier and the follower's timeline in line with the follower's row.
-    async fn follow_changed(&self, tenant: &Tenant, told: &FollowChanged) -> Result<(), FeedError> {
-        let FollowChanged {
-            follower, followee, ..
-        } = *told;
-        let truth = RowKey::new(FOLLOWS, user(tenant, follower), by_id(followee));
-        let follows = self.ports.store.get(&truth, Consistency::Strong).await?;
-        let partition = followers(tenant, followee);
-        let batch = match &follows {
-            Some(row) => Batch::new()
-                .put_if_absent(FOLLOWERS, by_id(follower), &row.json::<Since>()?)
-                .add(FOLLOWER_COUNTS, Vec::new(), 1),
-            None => Batch::new()
-                .delete_if(FOLLOWERS, by_id(follower), Condition::Present)
-                .add(FOLLOWER_COUNTS, Vec::new(), -1),
-        };
-        match self.ports.store.commit(&partition, batch).await {
-            Ok(_) => {}
-            Err(error) if error.is_condition_failed() => {}
-            Err(error) => return Err(error.into()),
+    /// Brings followers, their counts, authors' tiers and followers' timelines in line with the followers' rows.
+    async fn follows_changed(&self, told: &[(&Tenant, FollowChanged)]) -> Result<(), FeedError> {
+        let pairs: BTreeSet<(&Tenant, Id, Id)> = told
+            .iter()
+            .map(|(tenant, told)| (*tenant, told.followee, told.follower))
+            .collect();
+        if pairs.is_empty() {
+            return Ok(());
         }
-        let tier = self.settle_tier(tenant, followee).await?;
-        if follows.is_some() && tier != Tier::Pull {
-            self.backfill(tenant, follower, followee).await?;
+        let truths: Vec<RowKey> = pairs
+            .iter()
+            .map(|(tenant, followee, follower)| {
+                RowKey::new(FOLLOWS, user(tenant, *follower), by_id(*followee))
+            })
+            .collect();
+        let truths = self.ports.store.get_many(&truths, Consistency::Strong).await?;
+        let mut commits = Vec::with_capacity(pairs.len());
+        let mut begun = Vec::new();
+        for ((tenant, followee, follower), follows) in pairs.iter().zip(&truths) {
+            let batch = match follows {
+                Some(row) => {
+                    begun.push((*tenant, *followee, *follower));
+                    Batch::new()
+                        .put_if_absent(FOLLOWERS, by_id(*follower), &row.json::<Since>()?)
+                        .add(FOLLOWER_COUNTS, Vec::new(), 1)
+                }
+                None => Batch::new()
+                    .delete_if(FOLLOWERS, by_id(*follower), Condition::Present)
+                    .add(FOLLOWER_COUNTS, Vec::new(), -1),
+            };
+            commits.push((followers(tenant, *followee), batch));
+        }
+        for answer in self.ports.store.commit_many(commits).await {
+            match answer {
+                Ok(_) => {}
+                Err(error) if error.is_condition_failed() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let authors: BTreeSet<(&Tenant, Id)> = pairs
+            .iter()
+            .map(|(tenant, followee, _)| (*tenant, *followee))
+            .collect();
+        let mut tiers: HashMap<(&Tenant, Id), Tier> = HashMap::new();
+        for (tenant, author) in authors {
+            tiers.insert((tenant, author), self.settle_tier(tenant, author).await?);
+        }
+        begun.retain(|(tenant, followee, _)| tiers.get(&(*tenant, *followee)) != Some(&Tier::Pull));
+        for some in begun.chunks(TIMELINES_AT_ONCE) {
+            let fills = some
+                .iter()
+                .map(|(tenant, followee, follower)| self.backfill(tenant, *follower, *followee));
+            try_join_all(fills).await?;
         }
         Ok(())
     }
@@ -459,8 +497,9 @@ impl Feed {
                 let mut cursor = None;
                 loop {
                     let (page, more) = self.followers_page(tenant, author, cursor).await?;
-                    for reader in &page {
-                        self.backfill(tenant, *reader, author).await?;
+                    for some in page.chunks(TIMELINES_AT_ONCE) {
+                        try_join_all(some.iter().map(|reader| self.backfill(tenant, *reader, author)))
+                            .await?;
                     }
                     cursor = page.last().copied();
                     if !more {

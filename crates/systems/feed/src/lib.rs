@@ -264,7 +264,7 @@ impl Feed {
             .await
     }
 
-    /// Entries per second written to timelines since the start, and other counts of the inside.
+    /// One of the counts since the start.
     fn stat(&self, of: impl Fn(&Stats) -> &AtomicU64) -> u64 {
         of(&self.stats).load(Ordering::Relaxed)
     }

@@ -16,6 +16,7 @@ use crate::{
     },
 };
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use holon_base::{Id, KeyWriter, Tenant, Timestamp};
 use holon_contracts::{
     feed::{POST_CREATED, PostCreated},
@@ -24,6 +25,8 @@ use holon_contracts::{
 use holon_ports::{Batch, Consistency, Event, Handler, HandlerError, RowKey, Scan};
 use std::{ops::Bound, sync::Arc};
 
+/// Events that are handled at the same time.
+const AT_ONCE: usize = 64;
 /// Unread notifications are counted up to here.
 pub const MAX_UNREAD: usize = 1_000;
 
@@ -43,12 +46,17 @@ pub(crate) struct NotifyOfPosts(pub Arc<Feed>);
 #[async_trait]
 impl Handler for NotifyOfPosts {
     async fn handle(&self, events: &[Event]) -> Result<(), HandlerError> {
-        for event in events {
+        // Each is a natural key of its own, so they need no order, and their commits share a sync.
+        let notify = |event| async move {
+            let event: &Event = event;
             match event.kind.as_str() {
-                POST_CREATED => self.0.notify_of_post(event, &event.json()?).await?,
-                FOLLOW_CHANGED => self.0.notify_of_follow(event, &event.json()?).await?,
-                _ => {}
+                POST_CREATED => self.0.notify_of_post(event, &event.json()?).await,
+                FOLLOW_CHANGED => self.0.notify_of_follow(event, &event.json()?).await,
+                _ => Ok(()),
             }
+        };
+        for some in events.chunks(AT_ONCE) {
+            try_join_all(some.iter().map(notify)).await?;
         }
         Ok(())
     }
@@ -60,21 +68,26 @@ pub(crate) struct SettleActions(pub Arc<Feed>);
 #[async_trait]
 impl Handler for SettleActions {
     async fn handle(&self, events: &[Event]) -> Result<(), HandlerError> {
-        for event in events {
+        // What is copied is the truth as it is now, whichever event asks for it: no order is needed.
+        let settle = |event| async move {
+            let event: &Event = event;
             match event.kind.as_str() {
                 LIKE_CHANGED => {
                     let told: LikeChanged = event.json()?;
                     self.0.mirror_like(&event.tenant, told.actor, told.post).await?;
-                    self.0.notify_of_like(event, &told).await?;
+                    self.0.notify_of_like(event, &told).await
                 }
                 BLOCK_CHANGED => {
                     let told: BlockChanged = event.json()?;
                     self.0
                         .mirror_block(&event.tenant, told.blocker, told.blocked)
-                        .await?;
+                        .await
                 }
-                _ => {}
+                _ => Ok(()),
             }
+        };
+        for some in events.chunks(AT_ONCE) {
+            try_join_all(some.iter().map(settle)).await?;
         }
         Ok(())
     }
