@@ -122,10 +122,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         let _ = serving.await;
         stop.send_replace(true);
         while work.join_next().await.is_some() {}
-        // What still listens to the bus ends before the bus does.
-        let engine = Arc::clone(&node.engine);
-        drop((admin, node));
-        engine.close().await;
+        node.engine.close().await;
     };
     tokio::select! {
         () = end => {}

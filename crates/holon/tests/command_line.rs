@@ -1,4 +1,5 @@
 //! The command line as somebody meets it who knows nothing yet.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The console's files and how long a browser may keep them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! `holon import social`, on a small graph and on the real one, undisturbed and killed on the way.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
 #[path = "support/oracle.rs"]
 mod oracle;

@@ -1,4 +1,5 @@
 //! A node from its first line to its last.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
 mod support;
 

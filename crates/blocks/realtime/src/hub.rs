@@ -485,6 +485,8 @@ async fn receive(hub: Weak<Hub>, bus: Arc<dyn Bus>) {
                 let Some(alive) = hub.upgrade() else { return };
                 alive.listening.send_replace(false);
             }
+            // Closed for good: the process is ending.
+            Err(BusError::Closed) => return,
             Err(error) => tracing::warn!(%error, "cannot listen to the bus, will try again"),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

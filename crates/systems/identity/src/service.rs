@@ -249,6 +249,8 @@ impl Identity {
             while identity.strong_count() > 0 {
                 let mut subscription = match bus.subscribe("identity.>").await {
                     Ok(subscription) => subscription,
+                    // Closed for good: the process is ending.
+                    Err(BusError::Closed) => return,
                     Err(error) => {
                         tracing::warn!(%error, "cannot follow the changes of other nodes, will try again");
                         tokio::time::sleep(Duration::from_secs(1)).await;
