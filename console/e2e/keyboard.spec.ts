@@ -24,7 +24,7 @@ test("everything of a visit can be done with the keyboard alone", async ({ open,
   await page.keyboard.type("Typed without a mouse");
   await page.keyboard.press("Control+Enter");
   await expect(page.getByRole("dialog")).toHaveCount(0);
-  await expect(posts.nth(0).getByRole("button", { name: /^Reply/ })).toHaveText("1");
+  await expect(posts.filter({ hasText: "The second of two" }).getByRole("button", { name: /^Reply/ })).toHaveText("1");
 
   await page.keyboard.press("n");
   await expect(page.getByRole("dialog").getByRole("textbox", { name: "New post" })).toBeFocused();

@@ -1,6 +1,6 @@
 import { TextInput } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
-import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
+import { keepPreviousData, useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { IconClipboardList } from "@tabler/icons-react";
 import { useState } from "react";
 import * as identity from "../api/identity";
@@ -15,14 +15,19 @@ export default function AuditSection() {
   const [filter] = useDebouncedValue(account.trim().replace(/^@/, ""), 300);
   const audit = useInfiniteQuery({
     queryKey: ["audit", filter],
-    queryFn: ({ pageParam, signal }) =>
-      identity.audit({ account: filter === "" ? undefined : filter, cursor: pageParam }, signal),
+    queryFn: async ({ pageParam, signal }) => {
+      // The log knows accounts by their ids, people by their handles.
+      const account = filter === "" ? undefined : (await identity.account(filter)).body.id;
+      return identity.audit({ account, cursor: pageParam }, signal);
+    },
+    retry: false,
     initialPageParam: undefined as string | undefined,
     getNextPageParam: (page) => page.next ?? undefined,
     placeholderData: keepPreviousData,
     staleTime: 0,
   });
   const items = audit.data?.pages.flatMap((page) => page.items) ?? [];
+  const handles = useHandles();
   return (
     <Panel
       title="Audit log"
@@ -59,10 +64,10 @@ export default function AuditSection() {
               {items.map((entry) => (
                 <tr key={entry.id}>
                   <td className="tabular">{fullTime(entry.time)}</td>
-                  <td>{entry.actor}</td>
+                  <td>{nameOf(entry.actor, handles)}</td>
                   <td className={classes.mono}>{entry.action}</td>
-                  <td>{entry.subject}</td>
-                  <td>{entry.detail}</td>
+                  <td>{nameOf(entry.subject, handles)}</td>
+                  <td className={classes.mono}>{entry.detail}</td>
                   <td className={classes.mono}>{entry.address}</td>
                 </tr>
               ))}
@@ -78,4 +83,22 @@ export default function AuditSection() {
       )}
     </Panel>
   );
+}
+
+/** Handles by id, of the newest accounts; the others are shown by their ids. */
+function useHandles(): Map<string, string> {
+  const accounts = useQuery({
+    queryKey: ["account-handles"],
+    queryFn: ({ signal }) => identity.accounts(undefined, signal, 200),
+    staleTime: 60_000,
+    meta: { quiet: true },
+  });
+  return new Map((accounts.data?.items ?? []).map((account) => [account.id, account.handle]));
+}
+
+function nameOf(who: string | null | undefined, handles: Map<string, string>): string {
+  if (who === null || who === undefined) return "–";
+  const id = who.replace(/^account:/, "");
+  const handle = handles.get(id);
+  return handle === undefined ? who : `@${handle}`;
 }

@@ -49,8 +49,8 @@ export const eraseMe = (password: string | undefined) =>
 
 // For administrators.
 
-export const accounts = (cursor: string | undefined, signal?: AbortSignal) =>
-  call<Page<ListedAccount>>("GET", `${root}/accounts`, { query: { limit: 50, cursor }, signal });
+export const accounts = (cursor: string | undefined, signal?: AbortSignal, limit = 50) =>
+  call<Page<ListedAccount>>("GET", `${root}/accounts`, { query: { limit, cursor }, signal });
 
 export const account = (handle: string): Promise<Tagged<Account>> =>
   callTagged<Account>("GET", `${root}/accounts/${encodeURIComponent(handle)}`);
@@ -63,5 +63,6 @@ export const roles = (signal?: AbortSignal) => call<Page<Role>>("GET", `${root}/
 export const mintToken = (handle: string) =>
   call<MintedToken>("POST", `${root}/accounts/${encodeURIComponent(handle)}/tokens`, { body: { expiresIn: 3600 } });
 
+/** The audit log, or the part of it that concerns the account with this id. */
 export const audit = (filter: { account?: string; cursor?: string }, signal?: AbortSignal) =>
   call<Page<AuditEntry>>("GET", `${root}/audit`, { query: { ...filter, limit: 50 }, signal });

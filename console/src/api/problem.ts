@@ -67,7 +67,8 @@ export async function problemOf(response: Response): Promise<Problem> {
     type: text("type"),
     title: text("title"),
     detail: text("detail"),
-    field: text("field"),
+    // A place in the body comes as a JSON pointer, one in the query as a name.
+    field: text("field")?.replace(/^\//, ""),
     requestId: text("requestId") ?? known.requestId,
   });
 }
