@@ -46,6 +46,7 @@ test("everything of a visit can be done with the keyboard alone", async ({ open,
   await expect(page.getByRole("dialog")).toHaveCount(0);
 
   await page.keyboard.press("/");
+  await expect(page.getByRole("dialog").getByRole("textbox")).toBeFocused();
   await page.keyboard.type(`@${ada.handle}`);
   await page.keyboard.press("Enter");
   await expect(page).toHaveURL(new RegExp(`/u/${ada.handle}$`));

@@ -1,4 +1,4 @@
-import { Alert, Button, PasswordInput, TextInput } from "@mantine/core";
+import { Alert, Button, TextInput } from "@mantine/core";
 import { useMutation } from "@tanstack/react-query";
 import { useState, type FormEvent } from "react";
 import { Link, Navigate, useSearchParams } from "react-router";
@@ -6,6 +6,7 @@ import * as identity from "../api/identity";
 import { startSession, startTokenSession } from "../api/session";
 import { useSession } from "../lib/hooks";
 import { fieldError, formError } from "../ui/fields";
+import { Password } from "../ui/Password";
 import { SignLayout } from "./SignLayout";
 import classes from "./Sign.module.css";
 
@@ -73,7 +74,7 @@ function PasswordForm() {
         onChange={(event) => setHandle(event.currentTarget.value)}
         error={fieldError(logIn.error, "handle")}
       />
-      <PasswordInput
+      <Password
         label="Password"
         name="password"
         autoComplete="current-password"
@@ -82,7 +83,7 @@ function PasswordForm() {
         value={password}
         onChange={(event) => setPassword(event.currentTarget.value)}
         error={fieldError(logIn.error, "password")}
-        visibilityToggleButtonProps={{ "aria-label": "Show the password" }}
+        reveals="the password"
       />
       <Button type="submit" fullWidth size="md" mt={4} loading={logIn.isPending}>
         Sign in
@@ -105,7 +106,7 @@ function TokenForm() {
         use.mutate();
       }}
     >
-      <PasswordInput
+      <Password
         label="Token"
         description="An API key, or the administrator's from admin.token in the data directory."
         name="token"
@@ -116,7 +117,7 @@ function TokenForm() {
         value={token}
         onChange={(event) => setToken(event.currentTarget.value)}
         error={formError(use.error, [])}
-        visibilityToggleButtonProps={{ "aria-label": "Show the token" }}
+        reveals="the token"
       />
       <Button type="submit" fullWidth size="md" mt={4} loading={use.isPending} disabled={token.trim() === ""}>
         Sign in

@@ -1,4 +1,4 @@
-import { Alert, Button, PasswordInput, TextInput } from "@mantine/core";
+import { Alert, Button, TextInput } from "@mantine/core";
 import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 import { Link, Navigate, useSearchParams } from "react-router";
@@ -6,6 +6,7 @@ import * as identity from "../api/identity";
 import { startSession } from "../api/session";
 import { useSession } from "../lib/hooks";
 import { fieldError, formError } from "../ui/fields";
+import { Password } from "../ui/Password";
 import { safeNext } from "./SignIn";
 import { SignLayout } from "./SignLayout";
 import classes from "./Sign.module.css";
@@ -72,7 +73,7 @@ export default function SignUp() {
           onChange={(event) => setName(event.currentTarget.value)}
           error={fieldError(signUp.error, "name")}
         />
-        <PasswordInput
+        <Password
           label="Password"
           description="Long beats clever: a few words are better than one with symbols."
           name="password"
@@ -80,7 +81,7 @@ export default function SignUp() {
           value={password}
           onChange={(event) => setPassword(event.currentTarget.value)}
           error={fieldError(signUp.error, "password")}
-          visibilityToggleButtonProps={{ "aria-label": "Show the password" }}
+          reveals="the password"
         />
         <Button type="submit" fullWidth size="md" mt={4} loading={signUp.isPending}>
           Make the account

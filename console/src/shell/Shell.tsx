@@ -1,6 +1,5 @@
-import { useCallback, useMemo, useState } from "react";
+import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from "react";
 import { Navigate, Outlet, ScrollRestoration, useLocation } from "react-router";
-import { lazy, Suspense } from "react";
 import { useOnline, useSession } from "../lib/hooks";
 import { Aside } from "./Aside";
 import { ComposeContext, type ComposeTarget } from "./compose";
@@ -9,9 +8,12 @@ import { BottomBar, Rail, TopBar } from "./Navigation";
 import classes from "./Shell.module.css";
 import { useShortcuts } from "./shortcuts";
 
-const ComposeDialog = lazy(() => import("../feed/ComposeDialog"));
-const HelpDialog = lazy(() => import("./HelpDialog"));
-const JumpDialog = lazy(() => import("./JumpDialog"));
+const loadCompose = () => import("../feed/ComposeDialog");
+const loadHelp = () => import("./HelpDialog");
+const loadJump = () => import("./JumpDialog");
+const ComposeDialog = lazy(loadCompose);
+const HelpDialog = lazy(loadHelp);
+const JumpDialog = lazy(loadJump);
 
 /** Everything around a page, for somebody who is signed in. */
 export function Shell() {
@@ -32,6 +34,12 @@ function SignedIn({ accountId, handle }: { accountId: string; handle: string }) 
   const wide = pathname.startsWith("/admin") || pathname.startsWith("/glass");
 
   useLiveFeed(accountId);
+
+  // Who presses a key and types on must not wait for code: it is fetched when there is nothing else to do.
+  useEffect(() => {
+    const timer = window.setTimeout(() => void Promise.allSettled([loadCompose(), loadJump(), loadHelp()]), 1500);
+    return () => window.clearTimeout(timer);
+  }, []);
 
   const compose = useCallback(() => setTarget({ kind: "post" }), []);
   const openHelp = useCallback(() => setHelp(true), []);

@@ -1,10 +1,11 @@
-import { Button, Group, Modal, PasswordInput, TextInput } from "@mantine/core";
+import { Button, Group, Modal, TextInput } from "@mantine/core";
 import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 import * as identity from "../../api/identity";
 import { endSession } from "../../api/session";
 import { useAccount } from "../../lib/hooks";
 import { fieldError, formError } from "../../ui/fields";
+import { Password } from "../../ui/Password";
 import { showProblem } from "../../ui/notify";
 import { Section } from "./Section";
 
@@ -73,13 +74,13 @@ function EraseDialog({ handle, close }: { handle: string; close: () => void }) {
           value={typed}
           onChange={(event) => setTyped(event.currentTarget.value)}
         />
-        <PasswordInput
+        <Password
           label="Password"
           autoComplete="current-password"
           value={password}
           onChange={(event) => setPassword(event.currentTarget.value)}
           error={fieldError(erase.error, "password") ?? formError(erase.error, ["password"])}
-          visibilityToggleButtonProps={{ "aria-label": "Show the password" }}
+          reveals="the password"
         />
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={close}>

@@ -1,4 +1,4 @@
-import { ActionIcon, Button, CopyButton, TagsInput, TextInput } from "@mantine/core";
+import { ActionIcon, Button, Checkbox, CopyButton, TextInput } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { IconCheck, IconCopy } from "@tabler/icons-react";
 import { useState } from "react";
@@ -11,6 +11,18 @@ import { showProblem } from "../../ui/notify";
 import { Failure, RowSkeletons } from "../../ui/States";
 import { Section } from "./Section";
 import classes from "./Section.module.css";
+
+/** A whole system, one permission, or all: what of it this person has to give. */
+function scopesOf(permissions: string[]): { value: string; label: string }[] {
+  return [
+    { value: "feed", label: "All of feed" },
+    { value: "identity", label: "All of identity" },
+    ...permissions
+      .filter((permission) => permission !== "*")
+      .map((permission) => ({ value: permission, label: permission })),
+    { value: "*", label: "Everything that you may do" },
+  ];
+}
 
 export function KeysSection() {
   const client = useQueryClient();
@@ -55,15 +67,19 @@ export function KeysSection() {
             onChange={(event) => setName(event.currentTarget.value)}
             error={fieldError(create.error, "name") ?? formError(create.error, ["name", "scopes"])}
           />
-          <TagsInput
+          <Checkbox.Group
             label="Scopes"
-            description="A system such as feed, single permissions, or * for all that you may do. Enter adds one."
-            data={[...new Set(["feed", "identity", "*", ...(me?.permissions ?? [])])]}
+            description="What it may be used for."
             value={scopes}
             onChange={setScopes}
             error={fieldError(create.error, "scopes")}
-            clearable={false}
-          />
+          >
+            <div className={classes.scopes}>
+              {scopesOf(me?.permissions ?? []).map((scope) => (
+                <Checkbox key={scope.value} value={scope.value} label={scope.label} />
+              ))}
+            </div>
+          </Checkbox.Group>
           <div>
             <Button type="submit" loading={create.isPending} disabled={name.trim() === "" || scopes.length === 0}>
               Make the key

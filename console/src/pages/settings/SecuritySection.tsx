@@ -1,4 +1,4 @@
-import { Button, PasswordInput } from "@mantine/core";
+import { Button } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import * as identity from "../../api/identity";
@@ -7,6 +7,7 @@ import type { Session } from "../../api/types";
 import { fullTime } from "../../lib/format";
 import { Age } from "../../ui/Age";
 import { fieldError, formError } from "../../ui/fields";
+import { Password } from "../../ui/Password";
 import { showDone, showProblem } from "../../ui/notify";
 import { Failure, RowSkeletons } from "../../ui/States";
 import { Section } from "./Section";
@@ -43,21 +44,21 @@ function PasswordForm() {
           change.mutate();
         }}
       >
-        <PasswordInput
+        <Password
           label="Current password"
           autoComplete="current-password"
           value={current}
           onChange={(event) => setCurrent(event.currentTarget.value)}
           error={fieldError(change.error, "current") ?? formError(change.error, ["current", "new", "password"])}
-          visibilityToggleButtonProps={{ "aria-label": "Show the current password" }}
+          reveals="the current password"
         />
-        <PasswordInput
+        <Password
           label="New password"
           autoComplete="new-password"
           value={next}
           onChange={(event) => setNext(event.currentTarget.value)}
           error={fieldError(change.error, "new") ?? fieldError(change.error, "password")}
-          visibilityToggleButtonProps={{ "aria-label": "Show the new password" }}
+          reveals="the new password"
         />
         <div>
           <Button type="submit" loading={change.isPending} disabled={current === "" || next === ""}>
