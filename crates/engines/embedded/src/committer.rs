@@ -451,7 +451,10 @@ impl Committer {
     }
 
     fn write(&mut self, mut group: Group) {
-        for (key, row) in group.rows.drain() {
+        // In order, since each then goes into the memtable next to the one before, whose neighbourhood is in the cache.
+        let mut writes: Vec<_> = group.rows.drain().collect();
+        writes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (key, row) in writes {
             match row.write {
                 RowWrite::Nothing => {}
                 RowWrite::Put(value) => group.batch.insert(&self.files.rows, key, value),
@@ -480,13 +483,22 @@ impl Committer {
         let began = Instant::now();
         let batch = std::mem::replace(&mut group.batch, self.files.db.batch());
         if let Err(error) = self.files.write(batch.durability(Some(mode))) {
+            // After a background write failed, fjall refuses before it writes anything.
+            let was_not_tried = matches!(error, fjall::Error::Poisoned);
             let why = if is_full(&error) {
                 "no space left on the device".to_owned()
+            } else if was_not_tried {
+                "a write in the background failed; the disk may be full or broken".to_owned()
             } else {
                 format!("{error:?}")
             };
-            self.shared.fail(why.clone());
-            refuse(group.answers, &why);
+            let refusal = if was_not_tried {
+                StoreError::Unavailable(why.clone())
+            } else {
+                StoreError::Unknown(why.clone())
+            };
+            self.shared.fail(why);
+            refuse(group.answers, &refusal);
             return;
         }
         if group.durable {
@@ -543,17 +555,16 @@ impl Committer {
 }
 
 /// Tells everyone in a group that its journal write failed.
-fn refuse(answers: Vec<Answer>, why: &str) {
-    let unknown = || StoreError::Unknown(why.to_owned());
+fn refuse(answers: Vec<Answer>, why: &StoreError) {
     for answer in answers {
         match answer {
             Answer::Commits(to, results) => {
                 // What was refused before the write did not happen for certain, and keeps its own answer.
-                let results = results.into_iter().map(|result| result.and(Err(unknown())));
+                let results = results.into_iter().map(|result| result.and(Err(why.clone())));
                 drop(to.send(results.collect()));
             }
-            Answer::Raw(to) => drop(to.send(Err(unknown()))),
-            Answer::Sweep(to, _) => drop(to.send(Err(unknown()))),
+            Answer::Raw(to) => drop(to.send(Err(why.clone()))),
+            Answer::Sweep(to, _) => drop(to.send(Err(why.clone()))),
         }
     }
 }

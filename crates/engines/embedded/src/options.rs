@@ -1,7 +1,12 @@
 //! What an engine can be told at its start.
 
 use holon_base::{Clock, SystemClock};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How an engine is opened. [`EngineOptions::new`] gives defaults that suit a small machine: with them an idle engine
 /// takes some 40 MB of memory.
@@ -16,7 +21,8 @@ pub struct EngineOptions {
     /// Memory for blocks of tables that were read, in bytes. What is read often should fit.
     pub cache_bytes: u64,
     /// How much is written to a keyspace before it goes from memory to a table on disk, in bytes. There are four
-    /// keyspaces; a larger number means fewer, larger tables, more memory and a longer replay after a crash.
+    /// keyspaces; a larger number means fewer, larger tables, more memory and a longer replay after a crash. Taken
+    /// when the directory is made, and kept from then on.
     pub memtable_bytes: u64,
     /// The journals are kept below this by writing tables, in bytes; at least 64 MiB. A restart after a crash reads
     /// at most this much and one journal (64 MiB) more.
@@ -26,7 +32,7 @@ pub struct EngineOptions {
     /// Commits that may wait for the committer; more wait at the door.
     pub queue: usize,
     /// Commits are refused with `Full` while the file system has less than this left, in bytes: what remains is
-    /// needed to merge tables, to drop old events and to stop in good order.
+    /// needed to write and merge tables, to drop old events and to stop in good order.
     pub reserve_bytes: u64,
     /// How often expired rows are swept, old events dropped and committed offsets written when nothing else is.
     pub housekeeping: Duration,
@@ -34,9 +40,11 @@ pub struct EngineOptions {
     pub free_space: FreeSpace,
 }
 
-/// Bytes that can still be written below a directory.
+type Probe = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
+
+/// Answers how many bytes can still be written below a directory.
 #[derive(Clone)]
-pub struct FreeSpace(pub Arc<dyn Fn(&std::path::Path) -> std::io::Result<u64> + Send + Sync>);
+pub struct FreeSpace(pub Arc<Probe>);
 
 impl FreeSpace {
     /// Asks the file system.
@@ -65,7 +73,7 @@ impl EngineOptions {
             journal_bytes: 64 << 20,
             background_threads: 2,
             queue: 4_096,
-            reserve_bytes: 64 << 20,
+            reserve_bytes: 256 << 20,
             housekeeping: Duration::from_millis(500),
             free_space: FreeSpace::of_file_system(),
         }

@@ -1,5 +1,7 @@
 //! The Store and the Log keep the promises of their ports.
 
+#![allow(clippy::unwrap_used)]
+
 use holon_base::{ManualClock, Timestamp};
 use holon_embedded::{Engine, EngineOptions};
 use holon_ports::conformance::{self, Fixture};

@@ -6,6 +6,8 @@
 //! `n`; all on the condition that the rows said `n - 1`. Each acknowledgement is a line on a pipe. A consumer writes
 //! down each event that it was handed (in a row, durable) before it commits its offset.
 
+#![allow(clippy::unwrap_used)]
+
 use holon_base::Tenant;
 use holon_embedded::{Engine, EngineOptions};
 use holon_ports::{

@@ -1,5 +1,7 @@
 //! The suites themselves: the model passes, and whatever is broken on purpose is found.
 
+#![allow(clippy::unwrap_used)]
+
 use holon_base::{ManualClock, Timestamp};
 use holon_ports::conformance::{
     self, Fixture,

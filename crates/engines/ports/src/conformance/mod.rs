@@ -3,7 +3,7 @@
 //! Each suite takes a way to make a fresh engine, drives it with random commands, and compares every answer with a
 //! plain model that is obviously right. An engine is right when it passes; a promise that no suite tries is no promise.
 //!
-//! ```ignore
+//! ```text
 //! #[test]
 //! fn the_store_keeps_its_promises() {
 //!     conformance::store::check_all(&|| Box::pin(async { Fixture { store, log: Some(log), clock, guard } }));

@@ -1,5 +1,7 @@
 //! The engine as a system uses it.
 
+#![allow(clippy::unwrap_used)]
+
 use holon_base::Tenant;
 use holon_embedded::{Engine, EngineOptions};
 use holon_ports::{Batch, Condition, Consistency, NewEvent, Partition, RowKey, Scan, Table, TopicSpec};
