@@ -12,6 +12,7 @@ use bytes::Bytes;
 use holon_base::{Id, Tenant};
 use holon_web::{Access, ApiError, Caller, ListQuery, Routes, respond::JsonBytes};
 use std::sync::Arc;
+use tracing::Instrument;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::routes;
 
@@ -55,6 +56,18 @@ pub(crate) fn routes(feed: Arc<Feed>) -> (Router, OpenApi) {
         .permitted("admin.inspect", routes!(glass::inspect_post))
         .permitted("admin.inspect", routes!(glass::inspect_home))
         .finish(feed)
+}
+
+/// Does a write to its end even if the client goes away, so that what it must drop from caches is dropped.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, FeedError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let work = work.in_current_span();
+    let done = match holon_base::trace::current() {
+        Some(trace) => tokio::spawn(holon_base::trace::scope(trace, work)),
+        None => tokio::spawn(work),
+    };
+    Ok(done.await.map_err(ApiError::internal)??)
 }
 
 /// In whose app a request is, and who asks.

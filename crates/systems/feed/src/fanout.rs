@@ -239,15 +239,15 @@ impl Feed {
                 batch = batch.put_binary(TIMELINE, sort.clone(), entry.clone());
             }
             written += posts.len() as u64;
-            commits.push((timeline(&tenant, reader), batch));
+            commits.push((tenant.clone(), reader, batch));
             if self.count_pushed(&tenant, reader, posts.len()) {
                 full.push((tenant, reader));
             }
             if commits.len() == AT_ONCE {
-                self.commit_all(std::mem::take(&mut commits)).await?;
+                self.commit_timelines(std::mem::take(&mut commits)).await?;
             }
         }
-        self.commit_all(commits).await?;
+        self.commit_timelines(commits).await?;
         self.stats.entries_written.fetch_add(written, Ordering::Relaxed);
         for some in full.chunks(TIMELINES_AT_ONCE) {
             try_join_all(some.iter().map(|(tenant, reader)| self.trim(tenant, *reader))).await?;
@@ -367,10 +367,10 @@ impl Feed {
                     .iter()
                     .map(|reader| {
                         let batch = Batch::new().delete(TIMELINE, timeline_sort(told.id));
-                        (timeline(tenant, *reader), batch)
+                        (tenant.clone(), *reader, batch)
                     })
                     .collect();
-                self.commit_all(commits).await?;
+                self.commit_timelines(commits).await?;
             }
             if is_watched {
                 live.extend(page.iter().filter(|reader| self.is_online(tenant, **reader)));
@@ -563,7 +563,7 @@ impl Feed {
             if batch.is_empty() {
                 return Ok(());
             }
-            match self.ports.store.commit(&partition, batch).await {
+            match self.commit_timeline(tenant, reader, batch).await {
                 Ok(_) => {
                     self.stats
                         .entries_written
@@ -634,7 +634,7 @@ impl Feed {
             for id in dropped {
                 batch = batch.delete(TIMELINE, timeline_sort(*id));
             }
-            match self.ports.store.commit(&partition, batch).await {
+            match self.commit_timeline(tenant, reader, batch).await {
                 Ok(_) if page.more => {}
                 Ok(_) => {
                     self.timeline_sizes.insert(key, kept);

@@ -18,6 +18,7 @@ use crate::{
     cards::{Flags, Shown},
     error::FeedError,
     graph::Viewer,
+    heads::HEAD,
     merge::{Merge, Step},
     model::{
         ACTIVITY, Activity, Entry, META_SORT, OUTBOX, PostRef, TIERS, TIMELINE, Tier, TierRecord,
@@ -115,10 +116,10 @@ pub(crate) struct HomeWalk<'a> {
 }
 
 /// The start of a timeline, or a part of it, read in one snapshot with its promise.
-struct TimelinePart {
-    meta: TimelineMeta,
-    entries: Vec<(Id, Entry)>,
-    more: bool,
+pub(crate) struct TimelinePart {
+    pub meta: TimelineMeta,
+    pub entries: Vec<(Id, Entry)>,
+    pub more: bool,
 }
 
 impl Feed {
@@ -268,7 +269,7 @@ impl Feed {
 
     /// A timeline from `before` on. Meta and entries are of one moment, or of moments between which the meta row
     /// did not change.
-    async fn timeline_part(
+    pub(crate) async fn timeline_part(
         &self,
         tenant: &Tenant,
         owner: Id,
@@ -430,14 +431,22 @@ impl<'a> HomeWalk<'a> {
         self.merge = Merge::new();
         self.streams.clear();
         let viewer = &self.reader.viewer;
-        let part = self
-            .feed
-            .timeline_part(&self.reader.tenant, viewer.id, self.position, self.chunk + SPARE)
-            .await?;
-        self.meta = part.meta;
-        self.merge.fetched(part.entries, part.more);
-        self.streams.push(Stream::Timeline);
-        self.open_outbox(viewer.id, self.position);
+        let tenant = &self.reader.tenant;
+        if self.position == Id::MAX && self.chunk <= HEAD && self.feed.options.single_node {
+            let head = self.feed.head(tenant, viewer.id).await?;
+            self.meta = head.meta;
+            self.merge.fetched(head.pushed.clone(), head.more_pushed);
+            self.merge.fetched(head.own.clone(), head.more_own);
+        } else {
+            let part = self
+                .feed
+                .timeline_part(tenant, viewer.id, self.position, self.chunk + SPARE)
+                .await?;
+            self.meta = part.meta;
+            self.merge.fetched(part.entries, part.more);
+            self.merge.stream(self.position);
+        }
+        self.streams.extend([Stream::Timeline, Stream::Outbox(viewer.id)]);
         let floor = Id::from_u64(self.meta.floor.as_u64().saturating_add(1));
         let now = self.feed.clock.now();
         let all_are_pushed = self.reader.tiers.authors.is_empty() && self.meta.floor == Id::MIN;

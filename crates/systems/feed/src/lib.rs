@@ -30,6 +30,7 @@ mod check;
 mod error;
 pub mod fanout;
 pub mod graph;
+mod heads;
 pub mod home;
 mod inspect;
 mod lists;
@@ -55,6 +56,7 @@ use crate::{
     cards::{Cards, Count},
     fanout::Fanout,
     graph::Viewer,
+    heads::Heads,
     home::Tiers,
     model::ACTIONS_TOPIC,
     notifications::{NotifyOfPosts, SettleActions},
@@ -111,6 +113,7 @@ pub struct Feed {
     options: FeedOptions,
     started: holon_base::Timestamp,
     cards: Cards,
+    heads: Heads,
     viewers: Cache<PersonKey, Arc<Viewer>, ByWeight>,
     marks: Cache<PersonKey, Arc<Marks>, ByWeight>,
     authors_of_posts: Cache<PersonKey, Id>,
@@ -163,6 +166,7 @@ impl Feed {
             hub,
             started: clock.now(),
             cards: Cards::new(options.card_bytes),
+            heads: Heads::new(options.head_bytes),
             viewers: Cache::with_weighter((half / 1_024) as usize, half, ByWeight),
             marks: Cache::with_weighter((half / 1_024) as usize, half, ByWeight),
             authors_of_posts: Cache::new(50_000),

@@ -27,6 +27,8 @@ pub struct FeedOptions {
     pub consumers: usize,
     /// Bytes of posts kept ready to be served.
     pub card_bytes: u64,
+    /// Bytes of the newest entries of homes kept decoded.
+    pub head_bytes: u64,
     /// Bytes of readers' graphs and marks kept decoded.
     pub reader_bytes: u64,
     /// False where several nodes share one store: live messages and invalidations then go to all of them.
@@ -47,6 +49,7 @@ impl Default for FeedOptions {
             post_partitions: 8,
             consumers: 2,
             card_bytes: 32 << 20,
+            head_bytes: 12 << 20,
             reader_bytes: 16 << 20,
             single_node: true,
         }

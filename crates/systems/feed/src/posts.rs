@@ -133,6 +133,7 @@ impl Feed {
         let mut commits = vec![(user(tenant, record.author), batch)];
         commits.extend(index_rows(tenant, post_ref(record), record.reply_to));
         let mut answers = self.ports.store.commit_many(commits).await.into_iter();
+        self.heads.forget(tenant, record.author);
         let committed = answers
             .next()
             .unwrap_or_else(|| Err(StoreError::Unknown("store answered nothing".into())))?;
@@ -427,6 +428,7 @@ impl Feed {
             commits.push((post(tenant, parent.id), unlist));
         }
         let mut answers = self.ports.store.commit_many(commits).await.into_iter();
+        self.heads.forget(tenant, record.author);
         match answers.next() {
             Some(Ok(_)) => {}
             Some(Err(error)) if error.is_condition_failed() => {}

@@ -7,7 +7,7 @@ use crate::{
     model::{
         ACTIVITY, BLOCKED_BY, BLOCKS, BOOKMARKS, FOLLOWS, HISTORY, LIKES, META_SORT, MUTES, NOTIFICATIONS,
         NOTIFIED, NotificationRecord, OUTBOX, POST_KEYS, POSTS, PastText, PostRecord, READ_MARKS, REPOSTS,
-        Switch, TIMELINE, VERSION_GRAPH, VERSIONS, by_id, id_of, id_of_desc, timeline, user,
+        Switch, TIMELINE, VERSION_GRAPH, VERSIONS, by_id, id_of, id_of_desc, user,
     },
     notifications::notified_sort,
 };
@@ -115,7 +115,7 @@ impl Feed {
         self.erase_notifications(tenant, id).await?;
         self.drop_entries(tenant, id).await?;
         let meta = Batch::new().delete(TIMELINE, META_SORT);
-        self.ports.store.commit(&timeline(tenant, id), meta).await?;
+        self.commit_timeline(tenant, id, meta).await?;
         for table in [
             OUTBOX,
             HISTORY,
@@ -137,6 +137,7 @@ impl Feed {
             self.delete_rows(&user(tenant, id), sorts.into_iter().map(|row| (table, row.sort)))
                 .await?;
         }
+        self.heads.forget(tenant, id);
         let key = (tenant.clone(), id);
         self.viewers.remove(&key);
         self.marks.remove(&key);

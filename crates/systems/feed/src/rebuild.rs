@@ -55,7 +55,7 @@ impl Feed {
                 epoch: before.epoch + 1,
             };
             let batch = Batch::new().put_if(TIMELINE, META_SORT, &making, unchanged(row.as_ref()));
-            let version = match self.ports.store.commit(&partition, batch).await {
+            let version = match self.commit_timeline(tenant, owner, batch).await {
                 Ok(committed) => committed.version,
                 Err(error) if error.is_condition_failed() => continue,
                 Err(error) => return Err(error.into()),
@@ -84,7 +84,7 @@ impl Feed {
                     batch = batch.put_binary(TIMELINE, timeline_sort(at.id), at.entry.encode());
                 }
             }
-            match self.ports.store.commit(&partition, batch).await {
+            match self.commit_timeline(tenant, owner, batch).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_condition_failed() => {}
                 Err(error) => return Err(error.into()),
@@ -106,7 +106,7 @@ impl Feed {
                 .rows
                 .into_iter()
                 .fold(Batch::new(), |batch, row| batch.delete(TIMELINE, row.sort));
-            self.ports.store.commit(&partition, batch).await?;
+            self.commit_timeline(tenant, owner, batch).await?;
         }
     }
 

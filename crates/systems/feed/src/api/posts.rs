@@ -1,7 +1,7 @@
 //! Posts and what is done to them.
 
 use super::{
-    State, Who, json, post_id,
+    State, Who, json, post_id, to_its_end,
     types::{
         Bookmarked, Liked, NewPost, PersonPage, Post, PostEdit, PostHistory, PostPage, PostThread, Reposted,
         TrendList,
@@ -46,7 +46,9 @@ pub async fn create_post(
         reply_to: new.reply_to,
         quote_of: new.quote_of,
     };
-    let (made, version) = feed.create_post(&caller, &draft, key.0.as_deref()).await?;
+    let (inner, by) = (feed.0.clone(), caller.clone());
+    let write = async move { inner.create_post(&by, &draft, key.0.as_deref()).await };
+    let (made, version) = to_its_end(write).await?;
     let viewer = feed.viewer(&caller.tenant, caller.account).await?;
     let shown = feed.show(&caller.tenant, Some(&viewer), made.id).await?;
     let (_, bytes) = one(&feed, &Who::caller(&caller), shown).await?;
@@ -94,7 +96,8 @@ pub async fn edit_post(
     Json(edit): Json<PostEdit>,
 ) -> Result<JsonBytes, ApiError> {
     let id = post_id(&id)?;
-    feed.edit_post(&caller, id, &edit.text, seen.0).await?;
+    let (inner, by) = (feed.0.clone(), caller.clone());
+    to_its_end(async move { inner.edit_post(&by, id, &edit.text, seen.0).await }).await?;
     let viewer = feed.viewer(&caller.tenant, caller.account).await?;
     let shown = feed.show(&caller.tenant, Some(&viewer), id).await?;
     let (version, bytes) = one(&feed, &Who::caller(&caller), shown).await?;
@@ -110,7 +113,8 @@ pub async fn delete_post(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    feed.delete_post(&caller, post_id(&id)?).await?;
+    let id = post_id(&id)?;
+    to_its_end(async move { feed.delete_post(&caller, id).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -182,7 +186,8 @@ pub async fn get_thread(
     params(("id" = Id, Path)),
     responses((status = 200, description = "You like it.", body = Liked)))]
 pub async fn like_post(feed: State, caller: Caller, Path(id): Path<String>) -> Result<Json<Liked>, ApiError> {
-    let likes = feed.set_like(&caller, post_id(&id)?, true).await?;
+    let id = post_id(&id)?;
+    let likes = to_its_end(async move { feed.set_like(&caller, id, true).await }).await?;
     Ok(Json(Liked { liked: true, likes }))
 }
 
@@ -195,7 +200,8 @@ pub async fn unlike_post(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Liked>, ApiError> {
-    let likes = feed.set_like(&caller, post_id(&id)?, false).await?;
+    let id = post_id(&id)?;
+    let likes = to_its_end(async move { feed.set_like(&caller, id, false).await }).await?;
     Ok(Json(Liked { liked: false, likes }))
 }
 
@@ -208,7 +214,8 @@ pub async fn repost_post(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Reposted>, ApiError> {
-    let reposts = feed.set_repost(&caller, post_id(&id)?, true).await?;
+    let id = post_id(&id)?;
+    let reposts = to_its_end(async move { feed.set_repost(&caller, id, true).await }).await?;
     Ok(Json(Reposted {
         reposted: true,
         reposts,
@@ -224,7 +231,8 @@ pub async fn unrepost_post(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Reposted>, ApiError> {
-    let reposts = feed.set_repost(&caller, post_id(&id)?, false).await?;
+    let id = post_id(&id)?;
+    let reposts = to_its_end(async move { feed.set_repost(&caller, id, false).await }).await?;
     Ok(Json(Reposted {
         reposted: false,
         reposts,
