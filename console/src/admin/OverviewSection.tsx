@@ -32,6 +32,8 @@ const total = (values: number[]): number => values.reduce((sum, value) => sum + 
 const requests = (overview: Overview): number => total(overview.systems.map((system) => system.requestsPerSecond));
 const lag = (overview: Overview): number => total(overview.consumers.map((consumer) => consumer.lag));
 
+const waited = (seconds: number): string => (seconds < 60 ? milliseconds(seconds * 1000) : duration(seconds));
+
 function NodeFigures({ now, live }: { now: Overview; live: boolean }) {
   const letters = total(now.consumers.map((consumer) => consumer.deadLetters));
   return (
@@ -76,7 +78,7 @@ function Systems({ now, history }: { now: Overview; history: Overview[] }) {
                     {system.name}
                     {!system.ready && <span className={classes.bad}>not ready</span>}
                   </span>
-                  <span className={classes.summary}>{system.detail !== "" ? system.detail : system.summary}</span>
+                  <span className={classes.summary}>{system.ready || system.detail === "" ? system.summary : system.detail}</span>
                 </div>
               </td>
               <td data-number>{perSecond(system.requestsPerSecond)}</td>
@@ -131,7 +133,7 @@ function Consumers({ now, history }: { now: Overview; history: Overview[] }) {
                   )}
                 />
               </td>
-              <td data-number>{consumer.lag === 0 ? "–" : milliseconds(consumer.oldestSeconds * 1000)}</td>
+              <td data-number>{consumer.lag === 0 ? "–" : waited(consumer.oldestSeconds)}</td>
               <td data-number className={consumer.deadLetters > 0 ? classes.bad : undefined}>
                 {fullNumber(consumer.deadLetters)}
               </td>

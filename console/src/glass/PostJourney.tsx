@@ -176,6 +176,7 @@ function sentenceOf(journey: PostInspection): string {
   if (tier === "pull") {
     return `Its author has so many followers (${fullNumber(followers)}) that it is written to nobody: each of them reads it from the author when they open their home.`;
   }
+  if (pending && followers === 0) return "It waits in the log for the fan-out to come to it.";
   if (pending) return `On its way: ${fullNumber(pushed)} of ${fullNumber(followers)} timelines have it.`;
   if (tier === "active") {
     return `Written to the ${fullNumber(pushed)} followers who were active lately; the other ${fullNumber(Math.max(0, followers - pushed))} read it from the author.`;

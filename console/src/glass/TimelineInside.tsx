@@ -78,8 +78,8 @@ export function TimelineInside() {
       {home.data !== undefined && (
         <div className={classes.timeline} data-testid="timeline">
           <p className={classes.says}>
-            Follows {fullNumber(home.data.follows)}, of whom {fullNumber(home.data.pulledAuthors.length)} are pulled. Posts
-            before number {home.data.floor} are read from their authors.
+            Follows {fullNumber(home.data.follows)}, of whom {fullNumber(home.data.pulledAuthors.length)} are pulled.
+            {home.data.floor !== "0" && ` Posts before number ${home.data.floor} are read from their authors.`}
           </p>
           {home.data.entries.length === 0 ? (
             <Empty icon={IconListDetails} title="An empty home" />
