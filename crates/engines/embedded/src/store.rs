@@ -20,7 +20,7 @@ use holon_ports::{
     Batch, Committed, Consistency, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError, Table,
     store::TableCursor,
 };
-use std::{ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use tokio::sync::oneshot;
 
 pub(crate) struct EmbeddedStore(pub Arc<Shared>);
@@ -95,6 +95,8 @@ fn scan_range(prefix: &[u8], scan: &Scan) -> Option<KeyRange> {
 impl Store for EmbeddedStore {
     async fn create_tables(&self, tables: &[Table]) -> Result<(), StoreError> {
         let _one_at_a_time = self.0.creation.lock().await;
+        let mut next_id = self.0.tables.next_id();
+        let mut created = BTreeMap::new();
         for table in tables {
             if !tables::is_name(table.0) {
                 return Err(StoreError::Invalid(format!(
@@ -102,18 +104,22 @@ impl Store for EmbeddedStore {
                     table.0
                 )));
             }
-            if self.0.tables.is_there(table.0) {
+            if self.0.tables.is_there(table.0) || created.contains_key(table.0) {
                 continue;
             }
-            let id = self
-                .0
-                .tables
-                .next_id()
-                .ok_or_else(|| StoreError::Invalid("there are too many tables".into()))?;
-            self.0
-                .write_raw(vec![RawWrite::meta(meta::table(table.0), id.to_be_bytes())])
-                .await?;
-            self.0.tables.insert(table.0, id);
+            let id = next_id.ok_or_else(|| StoreError::Invalid("there are too many tables".into()))?;
+            created.insert(table.0, id);
+            next_id = id.checked_add(1);
+        }
+        if created.is_empty() {
+            return Ok(());
+        }
+        let records = created
+            .iter()
+            .map(|(name, id)| RawWrite::meta(meta::table(name), id.to_be_bytes()));
+        self.0.write_raw(records.collect()).await?;
+        for (name, id) in created {
+            self.0.tables.insert(name, id);
         }
         Ok(())
     }
