@@ -19,7 +19,7 @@ const POSTS: usize = 2_000;
 
 pub async fn run(setting: &Setting) -> Result<Outcome> {
     let imported = setting.imported().await?;
-    let holon = Holon::start(imported.dir.path()).await?;
+    let holon = Holon::start(&imported.data()).await?;
     holon.caught_up().await?;
     let classic = Classic::start(setting, &[1, 4]).await?;
     let everyone: Vec<usize> = (0..imported.graph.accounts()).collect();

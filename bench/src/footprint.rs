@@ -21,12 +21,12 @@ pub async fn run(setting: &Setting) -> Result<Outcome> {
     let mut after_import = Line::new("resident after the import", "MB");
     after_import.push(Sample::new(megabytes(imported.resident)));
     let mut disk = Line::new("data directory", "MB");
-    disk.push(Sample::new(megabytes(size(imported.dir.path())?)));
+    disk.push(Sample::new(megabytes(size(&imported.data())?)));
     let mut ready = Line::new("start to ready", "s");
     let mut restarted = Line::new("resident after a restart", "MB");
     for round in 0..setting.rounds {
         tracing::info!(round, "footprint");
-        let holon = Holon::start(imported.dir.path()).await?;
+        let holon = Holon::start(&imported.data()).await?;
         ready.push(Sample::new(holon.ready.as_secs_f64()));
         holon.caught_up().await?;
         tokio::time::sleep(Duration::from_secs(2)).await;

@@ -17,7 +17,7 @@ const PAGE: usize = 50;
 pub async fn run(setting: &Setting) -> Result<Outcome> {
     let imported = setting.imported().await?;
     let readers = imported.graph.with_home_of(PAGE);
-    let holon = Holon::start(imported.dir.path()).await?;
+    let holon = Holon::start(&imported.data()).await?;
     holon.caught_up().await?;
     let classic = Classic::start(setting, &[1, 4]).await?;
 

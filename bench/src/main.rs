@@ -125,10 +125,12 @@ async fn main() -> Result<()> {
         }
         report::write(&arguments.results, "docs/benchmarks.md".as_ref())
     };
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    // When interrupted, whatever was started and made is dropped, and with that stopped and removed.
     tokio::select! {
         done = measured => done,
-        // Whatever was started and made is dropped, and with that stopped and removed.
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = terminated.recv() => anyhow::bail!("terminated"),
     }
 }
 

@@ -79,12 +79,12 @@ pub async fn run(setting: &Setting) -> Result<Outcome> {
         title: "Point reads through the Store port, against bare fjall".into(),
         method: vec![
             format!(
-                "{ROWS} rows of {DOCUMENT_BYTES} bytes are loaded into the embedded engine and into a bare fjall keyspace in the \
+                "1,000,000 rows of {DOCUMENT_BYTES} bytes are loaded into the embedded engine and into a bare fjall keyspace in the \
                  same order and batches, with the same keys and the same sizes of block cache and memtable; both are closed and \
                  opened again."
             ),
             format!(
-                "{CHOSEN} rows are chosen (uniformly; by Zipf's law with exponent 0.99; or, for `hot`, uniformly among the first 20,000, which fit the block cache) and their keys made before the clock \
+                "200,000 rows are chosen (uniformly; by Zipf's law with exponent 0.99; or, for `hot`, uniformly among the first 20,000, which fit the block cache) and their keys made before the clock \
                  runs; then each thread reads them in turn for {:.1} s a round and checks the length of every value.",
                 duration.as_secs_f64()
             ),

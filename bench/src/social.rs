@@ -25,7 +25,7 @@ const FANOUT: &str = "feed.fanout";
 /// The graph, and a data directory of Holon's into which it was imported.
 pub struct Imported {
     pub graph: Graph,
-    pub dir: TempDir,
+    dir: TempDir,
     /// How long `holon import social --wait` took.
     pub import: Duration,
     /// Of the server once the import had caught up, in bytes.
@@ -37,20 +37,22 @@ impl Imported {
     pub async fn make(setting: &Setting) -> Result<Self> {
         let graph = Graph::read(EDGES.as_ref(), POSTS.as_ref())?;
         let dir = tempfile::tempdir_in(&setting.work)?;
-        let holon = Holon::start(dir.path()).await?;
+        let data = dir.path().join("data");
+        let log = dir.path().join("import.log");
+        let holon = Holon::start(&data).await?;
         let start = Instant::now();
         let status = Command::new(holon_binary()?)
             .args(["import", "social", "--wait", "--server"])
             .arg(format!("http://{}", holon.address))
             .args(["--edges", EDGES, "--posts", POSTS, "--token-file"])
-            .arg(dir.path().join("admin.token"))
+            .arg(data.join("admin.token"))
             .stdout(std::process::Stdio::null())
-            .stderr(std::fs::File::create(dir.path().join("import.log"))?)
+            .stderr(std::fs::File::create(&log)?)
             .status()
             .await?;
         let import = start.elapsed();
         if !status.success() {
-            let log = std::fs::read_to_string(dir.path().join("import.log")).unwrap_or_default();
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
             bail!("the import failed: {}", log.lines().last().unwrap_or_default());
         }
         // What was allocated for the last batches is given back shortly after.
@@ -63,6 +65,11 @@ impl Imported {
             import,
             resident,
         })
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 }
 
@@ -89,7 +96,7 @@ pub struct Fanout {
 }
 
 impl Holon {
-    /// Starts it on a data directory, and waits until it is ready.
+    /// Starts it on a data directory, and waits until it is ready. Its log is beside the directory.
     pub async fn start(data: &Path) -> Result<Self> {
         let mut command = Command::new(holon_binary()?);
         command.args([OsStr::new("serve"), OsStr::new("--data"), data.as_os_str()]);
