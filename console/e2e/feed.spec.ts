@@ -293,6 +293,7 @@ test("the ranked order explains itself, and puts one's own new post on top", asy
 
   await page.getByRole("textbox", { name: "New post" }).fill("Mine on top");
   await page.getByRole("button", { name: "Post", exact: true }).click();
+  await expect(card(page, "Mine on top")).toHaveCount(1);
   await page.reload();
   await expect(page.locator("article[data-post]").first()).toContainText("Mine on top");
 });
