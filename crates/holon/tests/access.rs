@@ -2,6 +2,7 @@
 //!
 //! A route that is added is tried by itself: what may happen follows from its declared access. Only a route that
 //! changes a thing by its id must be listed here, with whose it is.
+#![allow(clippy::unwrap_used, reason = "a failing test should fail")]
 
 mod support;
 
@@ -58,11 +59,19 @@ impl World {
     async fn new(admin: &Api, number: usize) -> Self {
         let (handle, stranger) = (format!("owner_{number}"), format!("stranger_{number}"));
         let password = "a long enough passphrase 7";
-        for body in [json!({"handle": handle, "password": password}), json!({"handle": stranger})] {
+        for body in [
+            json!({"handle": handle, "password": password}),
+            json!({"handle": stranger}),
+        ] {
             let made = post(admin, "/v1/identity/accounts", &body).await;
             assert_eq!(made.status, 201, "{}", text(&made.body));
         }
-        let login = post(admin, "/v1/identity/login", &json!({"handle": handle, "password": password})).await;
+        let login = post(
+            admin,
+            "/v1/identity/login",
+            &json!({"handle": handle, "password": password}),
+        )
+        .await;
         let owner = admin.with_token(login.json()["accessToken"].as_str().map(str::to_owned));
         let stranger = admin.as_account(&stranger).await;
         let id = |answer: Answer| answer.json()["id"].as_str().unwrap().to_owned();

@@ -120,7 +120,9 @@ impl SettingValue for Duration {
     fn show(&self) -> String {
         let ms = self.as_millis();
         let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-        let fitting = units.iter().find(|(unit, _)| ms >= *unit && ms % unit == 0);
+        let fitting = units
+            .iter()
+            .find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));
         match fitting {
             Some((unit, name)) => format!("{}{name}", ms / unit),
             None => format!("{ms}ms"),
