@@ -7,7 +7,7 @@ use std::{
     fs::{File, TryLockError},
     io::{ErrorKind, Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -95,8 +95,8 @@ impl Files {
         [&self.rows, &self.events, &self.expiry, &self.meta]
     }
 
-    /// Writes what is in memory to tables, so that the next start has no journal to replay.
-    pub fn flush(&self) -> fjall::Result<()> {
+    /// Writes what is in memory to tables. False when that is not done in time.
+    pub fn flush(&self) -> fjall::Result<bool> {
         for keyspace in self.keyspaces() {
             keyspace.rotate_memtable()?;
         }
@@ -109,12 +109,34 @@ impl Files {
             // A background thread that failed will never finish; this tells.
             self.db.persist(PersistMode::Buffer)?;
             if Instant::now() > deadline {
-                tracing::warn!("tables are not written yet; the next start replays the journal");
-                break;
+                return Ok(false);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Empties the newest journal, whose writes must all be in tables, and the database closed.
+    ///
+    /// A start reads the whole journal to find that there is nothing to replay: about a second for the 64 MB that one may
+    /// have. The file itself stays, since without any the library takes the database for a new one.
+    pub fn empty_journal(options: &EngineOptions) -> std::io::Result<()> {
+        let mut newest: Option<(u64, PathBuf)> = None;
+        for entry in std::fs::read_dir(options.dir.join("db"))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "jnl") {
+                continue;
+            }
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            let Some(number) = number else { continue };
+            if newest.as_ref().is_none_or(|(highest, _)| number > *highest) {
+                newest = Some((number, path));
+            }
+        }
+        let Some((_, path)) = newest else { return Ok(()) };
+        let file = File::options().write(true).open(path)?;
+        file.set_len(0)?;
+        file.sync_all()
     }
 }
 

@@ -350,12 +350,17 @@ impl Core {
         if let Some(files) = files
             && flush
             && self.shared.failure().is_none()
-            && let Err(error) = files.flush()
         {
-            tracing::warn!(
-                ?error,
-                "tables were not written; the next start replays the journal"
-            );
+            let is_written = files.flush();
+            drop(files);
+            let is_emptied = match is_written {
+                Ok(true) => Files::empty_journal(&self.shared.options).map_err(|error| error.to_string()),
+                Ok(false) => Err("tables are not written yet".into()),
+                Err(error) => Err(format!("{error:?}")),
+            };
+            if let Err(why) = is_emptied {
+                tracing::warn!(why, "the next start replays the journal");
+            }
         }
         self.lock.lock().take();
     }

@@ -58,3 +58,42 @@ async fn what_was_committed_is_there_after_a_restart() {
         assert!(member.poll(1).await.is_err());
     }
 }
+
+/// Bytes of all journals in a data directory.
+fn journal_bytes(dir: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(dir.join("db")).unwrap();
+    let journals = entries
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "jnl"));
+    journals.map(|journal| journal.metadata().unwrap().len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_stop_leaves_nothing_to_replay_and_a_sudden_one_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = Partition::new(&Tenant::default(), "user:1");
+    let mut last_version = 0;
+    for start in 0..6_u64 {
+        let engine = Engine::open(EngineOptions::new(dir.path())).await.unwrap();
+        let store = engine.ports().store;
+        store.create_tables(&[NOTES]).await.unwrap();
+        let page = store.scan(&Scan::all(NOTES, partition.clone(), 1_000)).await.unwrap();
+        assert_eq!(page.rows.len() as u64, start * 100, "every row is there after start {start}");
+        for number in 0..100_u64 {
+            let sort = (start * 100 + number).to_be_bytes().to_vec();
+            let batch = Batch::new().put(NOTES, sort, &number);
+            let committed = store.commit(&partition, batch).await.unwrap();
+            assert!(committed.version > last_version, "versions go on growing");
+            last_version = committed.version;
+        }
+        drop(store);
+        if start % 2 == 0 {
+            engine.close().await;
+            assert_eq!(journal_bytes(dir.path()), 0);
+        } else {
+            // Dropped without being closed: memory is not written to tables.
+            drop(engine);
+            assert!(journal_bytes(dir.path()) > 0);
+        }
+    }
+}
