@@ -62,9 +62,12 @@ async fn what_was_committed_is_there_after_a_restart() {
 /// Bytes of all journals in a data directory.
 fn journal_bytes(dir: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(dir.join("db")).unwrap();
-    let journals = entries
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "jnl"));
+    let journals = entries.map(|entry| entry.unwrap()).filter(|entry| {
+        entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "jnl")
+    });
     journals.map(|journal| journal.metadata().unwrap().len()).sum()
 }
 
@@ -77,8 +80,15 @@ async fn an_orderly_stop_leaves_nothing_to_replay_and_a_sudden_one_loses_nothing
         let engine = Engine::open(EngineOptions::new(dir.path())).await.unwrap();
         let store = engine.ports().store;
         store.create_tables(&[NOTES]).await.unwrap();
-        let page = store.scan(&Scan::all(NOTES, partition.clone(), 1_000)).await.unwrap();
-        assert_eq!(page.rows.len() as u64, start * 100, "every row is there after start {start}");
+        let page = store
+            .scan(&Scan::all(NOTES, partition.clone(), 1_000))
+            .await
+            .unwrap();
+        assert_eq!(
+            page.rows.len() as u64,
+            start * 100,
+            "every row is there after start {start}"
+        );
         for number in 0..100_u64 {
             let sort = (start * 100 + number).to_be_bytes().to_vec();
             let batch = Batch::new().put(NOTES, sort, &number);
