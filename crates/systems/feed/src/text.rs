@@ -24,8 +24,8 @@ pub enum TextError {
     TooLong(usize),
     #[error("text is {0} bytes long; at most {MAX_BYTES} fit")]
     TooManyBytes(usize),
-    #[error("text holds a control character; only line breaks and tabs are allowed")]
-    Control,
+    #[error("text holds the character U+0000; leave it out")]
+    Nul,
 }
 
 /// Checks a text and takes off the white space around it.
@@ -37,11 +37,10 @@ pub fn check(text: &str) -> Result<&str, TextError> {
     if text.len() > MAX_BYTES {
         return Err(TextError::TooManyBytes(text.len()));
     }
-    if text
-        .chars()
-        .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
-    {
-        return Err(TextError::Control);
+    // Other control characters are harmless where text is shown as text, and real texts hold them (a backspace that
+    // once underlined a word); taking them out would change what somebody said.
+    if text.contains('\0') {
+        return Err(TextError::Nul);
     }
     match length(text) {
         // No byte of a text that is not white space is seen: zero-width characters alone say nothing.
@@ -53,6 +52,7 @@ pub fn check(text: &str) -> Result<&str, TextError> {
 
 fn is_invisible(c: char) -> bool {
     c.is_whitespace()
+        || c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{ad}')
 }
 
@@ -179,7 +179,7 @@ mod tests {
         for text in ["", "  \n ", "\u{200b}\u{200b}", "\u{feff}"] {
             assert_eq!(check(text), Err(TextError::Empty), "{text:?}");
         }
-        assert_eq!(check("a\u{0}b"), Err(TextError::Control));
+        assert_eq!(check("a\u{0}b"), Err(TextError::Nul));
         assert_eq!(check("  two\nlines\t "), Ok("two\nlines"));
     }
 
