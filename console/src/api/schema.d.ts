@@ -1493,7 +1493,7 @@ export interface components {
             /** @description At least 8 characters and none of the common ones. Only an administrator leaves it out. */
             password?: string | null;
         };
-        CreatedApiKey: {
+        NewApiKey: {
             /** @description For its owner to know it by. */
             name: string;
             /** @description Systems (`feed`), permissions (`identity.audit.read`), or `*` for all that the account may. */
@@ -4933,7 +4933,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreatedApiKey"];
+                "application/json": components["schemas"]["NewApiKey"];
             };
         };
         responses: {
