@@ -54,7 +54,7 @@ impl Default for AppOptions {
             body_bytes: limits::BODY_BYTES,
             request_time: Duration::from_secs(limits::REQUEST_SECONDS),
             forwarded_hops: 0,
-            slow: Duration::from_secs(1),
+            slow: Duration::from_secs(5),
             connections: 100_000,
             head_time: Duration::from_secs(15),
             drain_notice: Duration::ZERO,
