@@ -64,9 +64,15 @@ async fn main() -> Result<()> {
         .map(|account| (format!("classic-token-of-u{account}"), account))
         .collect();
     let client = Client::open(arguments.redis.as_str())?;
+    // A busy Redis is waited for; the library would give up after half a second.
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let mut connections = Vec::new();
     for _ in 0..arguments.connections.max(1) {
-        connections.push(client.get_multiplexed_async_connection().await?);
+        connections.push(
+            client
+                .get_multiplexed_async_connection_with_config(&patient)
+                .await?,
+        );
     }
     let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let service = Arc::new(Service {
