@@ -47,7 +47,7 @@ struct Arguments {
     seconds: f64,
 }
 
-#[derive(Subcommand, Clone, Copy, PartialEq)]
+#[derive(Debug, Subcommand, Clone, Copy, PartialEq)]
 enum Command {
     /// Durable commits of one row by 64 writers, against SQLite
     Commits,
@@ -120,10 +120,20 @@ async fn main() -> Result<()> {
             Command::Home,
             Command::Fanout,
         ];
+        let mut failed = 0;
         for command in every {
-            run(command, &setting).await?.publish(&arguments.results)?;
+            // One that fails does not take the others' results with it.
+            match run(command, &setting).await {
+                Ok(outcome) => outcome.publish(&arguments.results)?,
+                Err(error) => {
+                    failed += 1;
+                    eprintln!("{command:?} failed: {error:#}");
+                }
+            }
         }
-        report::write(&arguments.results, "docs/benchmarks.md".as_ref())
+        report::write(&arguments.results, "docs/benchmarks.md".as_ref())?;
+        anyhow::ensure!(failed == 0, "{failed} scenarios failed");
+        Ok(())
     };
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     // When interrupted, whatever was started and made is dropped, and with that stopped and removed.
