@@ -153,6 +153,7 @@ impl Drop for Committer {
 
 impl Committer {
     pub fn new(shared: Arc<Shared>, files: Files, queue: mpsc::Receiver<Message>, sequence: u64) -> Self {
+        files.set_published(sequence);
         Self {
             shared,
             files,
@@ -482,7 +483,7 @@ impl Committer {
         };
         let began = Instant::now();
         let batch = std::mem::replace(&mut group.batch, self.files.db.batch());
-        if let Err(error) = self.files.write(batch.durability(Some(mode))) {
+        if let Err(error) = self.files.write(batch.durability(Some(mode)), self.sequence) {
             // After a background write failed, fjall refuses before it writes anything.
             let was_not_tried = matches!(error, fjall::Error::Poisoned);
             let why = if is_full(&error) {

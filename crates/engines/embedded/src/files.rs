@@ -1,7 +1,9 @@
 //! The files: one fjall database with four keyspaces, and a lock so that one process has them.
 
-use crate::{EngineError, options::EngineOptions};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Snapshot};
+use crate::{EngineError, encoding::row_head, options::EngineOptions};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Slice, Snapshot,
+};
 use holon_ports::{LogError, StoreError};
 use std::{
     fs::{File, TryLockError},
@@ -28,6 +30,8 @@ pub(crate) struct Files {
     pub meta: Keyspace,
     /// No batch that is being written has a lower number than this; `u64::MAX` while none is.
     in_flight: Arc<AtomicU64>,
+    /// The version of the last commit whose batch is written: what a snapshot sees at least.
+    published: Arc<AtomicU64>,
 }
 
 impl Files {
@@ -64,16 +68,39 @@ impl Files {
             expiry: keyspace("expiry")?,
             meta: keyspace("meta")?,
             in_flight: Arc::new(AtomicU64::new(u64::MAX)),
+            published: Arc::new(AtomicU64::new(0)),
             db,
         })
     }
 
-    /// Writes a batch. Only one thread may.
-    pub fn write(&self, batch: OwnedWriteBatch) -> fjall::Result<()> {
+    /// Writes a batch whose newest rows have this version. Only one thread may.
+    pub fn write(&self, batch: OwnedWriteBatch, version: u64) -> fjall::Result<()> {
         self.in_flight.store(self.db.seqno(), Ordering::SeqCst);
         let written = batch.commit();
+        if written.is_ok() {
+            self.published.store(version, Ordering::SeqCst);
+        }
         self.in_flight.store(u64::MAX, Ordering::SeqCst);
         written
+    }
+
+    /// A row as the last batch left it that snapshots see too.
+    ///
+    /// fjall applies a batch row by row before it makes it visible to snapshots, and a plain point read sees each
+    /// row at once. Whoever then scanned would go back in time, so what is not published yet is read from a
+    /// snapshot instead. A row tells by its version whether it is; that there is none may be a removal that is not.
+    pub fn get_row(&self, key: &[u8]) -> fjall::Result<Option<Slice>> {
+        let found = self.rows.get(key)?;
+        let is_published = match found.as_deref().map(row_head) {
+            Some(Ok(head)) => head.version <= self.published.load(Ordering::SeqCst),
+            // Whoever decodes it will say what is wrong with it.
+            Some(Err(_)) => true,
+            None => self.in_flight.load(Ordering::SeqCst) == u64::MAX,
+        };
+        if is_published {
+            return Ok(found);
+        }
+        self.snapshot().get(&self.rows, key)
     }
 
     /// A view in which each batch is whole or not at all.
@@ -93,6 +120,11 @@ impl Files {
 
     pub fn keyspaces(&self) -> [&Keyspace; 4] {
         [&self.rows, &self.events, &self.expiry, &self.meta]
+    }
+
+    /// Says what the last version on disk is; once, after opening.
+    pub fn set_published(&self, version: u64) {
+        self.published.store(version, Ordering::SeqCst);
     }
 
     /// Writes what is in memory to tables. False when that is not done in time.

@@ -35,8 +35,7 @@ impl EmbeddedStore {
     fn get_one(&self, files: &FilesGuard<'_>, key: &RowKey) -> Result<Option<Row>, StoreError> {
         let table = self.0.tables.id(key.table.0)?;
         let stored = files
-            .rows
-            .get(encoding::row_key(table, &key.partition, &key.sort))
+            .get_row(&encoding::row_key(table, &key.partition, &key.sort))
             .map_err(|error| read_error(&error))?;
         let Some(value) = stored else {
             return Ok(None);

@@ -459,6 +459,9 @@ pub struct ScanPage {
 pub type TableCursor = Bytes;
 
 /// Rows in partitions. See the module for the model; every promise here is tried by [`crate::conformance`].
+///
+/// Strong reads do not go back in time: what one saw of a commit, those that begin after it see too, whatever rows or
+/// ranges they read. (A cache may so be kept under a version that was read before the rows.)
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Makes tables that are not there yet. Called once at start, before any other use of them.

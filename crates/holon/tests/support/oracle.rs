@@ -61,6 +61,51 @@ impl World {
         ids
     }
 
+    /// What is wrong with a home: what is missing, whose it is, what the server says of it, and whether it stays so.
+    async fn explain(
+        &self,
+        administrator: &Api,
+        own: &Api,
+        handle: &str,
+        home: &[u64],
+        expected: &[u64],
+    ) -> String {
+        let again: Vec<u64> = own
+            .list("/v1/feed/home?order=latest")
+            .await
+            .iter()
+            .map(id)
+            .collect();
+        let mut said = format!(
+            "home of {handle} has {} posts and not {}; read again it has {}, right: {}",
+            home.len(),
+            expected.len(),
+            again.len(),
+            again == expected
+        );
+        for missing in expected.iter().filter(|id| !home.contains(id)) {
+            let author = self
+                .posts
+                .iter()
+                .find(|(_, posts)| posts.iter().any(|(id, _)| id == missing));
+            let author = author.map_or("?", |(handle, _)| handle);
+            let followers = self.follows.values().filter(|to| to.contains(author)).count();
+            let fanout = administrator
+                .get(&format!("/v1/feed/inspect/posts/{missing}"))
+                .await;
+            said += &format!(
+                "\n  missing at {:?}: {missing} by {author}, who has {followers} followers: {} {}",
+                expected.iter().position(|id| id == missing),
+                fanout.status,
+                String::from_utf8_lossy(&fanout.body)
+            );
+        }
+        for extra in home.iter().filter(|id| !expected.contains(id)) {
+            said += &format!("\n  too much: {extra}");
+        }
+        said
+    }
+
     pub fn follow_count(&self) -> usize {
         self.follows.values().map(BTreeSet::len).sum()
     }
@@ -86,13 +131,9 @@ pub async fn every_home_is_right(administrator: &Api, world: &Arc<World>, handle
                     .map(id)
                     .collect();
                 let expected = world.home(&handle);
-                assert!(
-                    home == expected,
-                    "home of {handle} has {} posts and not {}; the first that differs is {:?}",
-                    home.len(),
-                    expected.len(),
-                    home.iter().zip(&expected).position(|(a, b)| a != b)
-                );
+                if home != expected {
+                    panic!("{}", world.explain(&api, &own, &handle, &home, &expected).await);
+                }
             }
         },
         administrator,
