@@ -20,6 +20,7 @@ pub mod conformance;
 pub mod consume;
 pub mod leases;
 pub mod log;
+pub mod outbox;
 pub mod store;
 
 pub use blobs::{BlobError, BlobId, Blobs};
@@ -28,6 +29,7 @@ pub use cache::{Cache, CacheError};
 pub use consume::{Consumer, Handler, HandlerError};
 pub use leases::{Fence, Lease, LeaseError, Leases};
 pub use log::{Event, Log, LogError, Member, NewEvent, Position, TopicSpec};
+pub use outbox::{Outbox, OutboxEvent};
 pub use store::{
     Batch, Committed, Condition, Consistency, Op, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError,
     Table, Value,
