@@ -11,10 +11,12 @@
 
 mod home;
 mod process;
+mod redis;
 mod serve;
 mod wait;
 
 pub use home::{Running, TestHome};
 pub use process::{MissingProgram, Process, find_program};
+pub use redis::{RedisCluster, RedisServer, signal};
 pub use serve::{Server, free_port, serve};
 pub use wait::{PATIENCE, eventually};
