@@ -71,7 +71,7 @@ impl EngineOptions {
             cache_bytes: 32 << 20,
             memtable_bytes: 8 << 20,
             journal_bytes: 64 << 20,
-            background_threads: 2,
+            background_threads: 1,
             queue: 4_096,
             reserve_bytes: 256 << 20,
             housekeeping: Duration::from_millis(500),

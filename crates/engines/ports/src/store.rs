@@ -321,6 +321,17 @@ impl Batch {
     }
 
     #[must_use]
+    pub fn put_binary_if(
+        self,
+        table: Table,
+        sort: impl Into<Bytes>,
+        bytes: impl Into<Bytes>,
+        condition: Condition,
+    ) -> Self {
+        self.put_value(table, sort, Value::Binary(bytes.into()), condition)
+    }
+
+    #[must_use]
     pub fn delete(self, table: Table, sort: impl Into<Bytes>) -> Self {
         self.op(Op::Delete {
             table,

@@ -11,12 +11,6 @@
 //! those who looked at their home lately; from there on to nobody. Readers pull what they were not pushed. A tier is only left
 //! downwards at 80 % of its bound. Going up, the new tier is recorded before pushing stops; going down, all
 //! followers are back-filled before it is recorded: at every moment what is not pushed is pulled.
-//!
-//! # The floor
-//!
-//! A timeline keeps about `timeline_entries`. Who writes to it counts along, roughly; beyond the slack the oldest
-//! are dropped and the floor is raised over them, in one commit. A back-fill of an author with more posts than a timeline
-//! keeps raises the floor too.
 
 use crate::{
     Feed,
@@ -27,23 +21,26 @@ use crate::{
         ACTIVITY, Activity, Entry, FANOUTS, FOLLOW_CHANGED, FOLLOWER_COUNTS, FOLLOWERS, FOLLOWS,
         FanoutRecord, FollowChanged, Kind, META_SORT, OUTBOX, POST_AUTHORS, PostRef, REPLIES, REPOSTS, Since,
         TIERS, TIMELINE, Tier, TierRecord, TimelineMeta, VERSION_TIERS, VERSIONS, by_id, by_id_desc,
-        followers, id_of, post, tiers, timeline, timeline_id, timeline_sort, user,
+        followers, id_of, post, tiers, timeline, user,
     },
+    pack::{self, Source, pack_sort},
+    timeline::packed,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use holon_base::{Id, Tenant};
 use holon_contracts::feed::{POST_CREATED, POST_DELETED, POST_EDITED, PostCreated, PostDeleted};
-use holon_ports::{
-    Batch, Condition, Consistency, Event, Handler, HandlerError, Partition, RowKey, Scan, StoreError,
-};
+use holon_ports::{Batch, Condition, Consistency, Event, Handler, HandlerError, Partition, RowKey, Scan};
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
 /// Timelines written in one call of the store.
 const AT_ONCE: usize = 512;
+/// Pushes gathered before they are written.
+const PUSHES_AT_ONCE: usize = 64 * 1_024;
 /// Timelines that are back-filled or trimmed at the same time, so that their commits share a sync.
 const TIMELINES_AT_ONCE: usize = 64;
 /// Followers read at once.
@@ -95,6 +92,13 @@ pub fn tier_for(current: Tier, followers: u64, push_below: u64, active_below: u6
     } else {
         Tier::Pull
     }
+}
+
+/// A post, by its place among those on their way out, for a reader.
+#[derive(Debug, Clone, Copy)]
+struct Push {
+    reader: Id,
+    post: usize,
 }
 
 /// A post on its way out.
@@ -162,7 +166,7 @@ impl Feed {
                 .or_default()
                 .push(at);
         }
-        let mut by_reader: HashMap<(Tenant, Id), Vec<usize>> = HashMap::new();
+        let mut pushes: Vec<Push> = Vec::new();
         let mut live: HashMap<usize, Vec<Id>> = HashMap::new();
         let is_watched = self.is_watched();
         for ((tenant, author), posts) in by_author {
@@ -194,13 +198,10 @@ impl Feed {
                     }
                 }
                 for reader in pushed {
-                    by_reader
-                        .entry((tenant.clone(), reader))
-                        .or_default()
-                        .extend(&posts);
+                    pushes.extend(posts.iter().map(|post| Push { reader, post: *post }));
                 }
-                if by_reader.len() >= 8 * AT_ONCE {
-                    self.write_timelines(outgoing, std::mem::take(&mut by_reader))
+                if pushes.len() >= PUSHES_AT_ONCE {
+                    self.write_timelines(outgoing, std::mem::take(&mut pushes))
                         .await?;
                 }
                 after = page.last().copied();
@@ -209,7 +210,7 @@ impl Feed {
                 }
             }
         }
-        self.write_timelines(outgoing, by_reader).await?;
+        self.write_timelines(outgoing, pushes).await?;
         if is_watched {
             for (at, out) in outgoing.iter().enumerate() {
                 let mut readers = live.remove(&at).unwrap_or_default();
@@ -220,33 +221,30 @@ impl Feed {
         Ok(())
     }
 
-    async fn write_timelines(
-        &self,
-        outgoing: &[Outgoing],
-        by_reader: HashMap<(Tenant, Id), Vec<usize>>,
-    ) -> Result<(), FeedError> {
-        let encoded: Vec<_> = outgoing
-            .iter()
-            .map(|out| (timeline_sort(out.id), out.entry.encode()))
-            .collect();
+    /// Writes pushes, what is for one reader in one pack.
+    async fn write_timelines(&self, outgoing: &[Outgoing], mut pushes: Vec<Push>) -> Result<(), FeedError> {
+        // Newest first for each reader. Tenants have no reader in common.
+        pushes.sort_unstable_by_key(|push| (push.reader, Reverse(outgoing[push.post].id)));
         let mut full = Vec::new();
-        let mut commits = Vec::with_capacity(AT_ONCE.min(by_reader.len()));
-        let mut written = 0;
-        for ((tenant, reader), posts) in by_reader {
-            let mut batch = Batch::new();
-            for at in &posts {
-                let (sort, entry) = &encoded[*at];
-                batch = batch.put_binary(TIMELINE, sort.clone(), entry.clone());
-            }
-            written += posts.len() as u64;
-            commits.push((tenant.clone(), reader, batch));
-            if self.count_pushed(&tenant, reader, posts.len()) {
-                full.push((tenant, reader));
+        let mut commits = Vec::with_capacity(AT_ONCE);
+        for pushes in pushes.chunk_by(|a, b| a.reader == b.reader) {
+            let Some(Push { reader, post }) = pushes.first().copied() else {
+                continue;
+            };
+            let newest = &outgoing[post];
+            let entries = pushes.iter().map(|push| &outgoing[push.post]);
+            let pack = pack::encode(entries.map(|out| (out.id, &out.entry)));
+            let sort = pack_sort(newest.id, Source::Fanout(newest.record.partition));
+            let batch = Batch::new().put_binary(TIMELINE, sort, pack);
+            commits.push((newest.tenant.clone(), reader, batch));
+            if self.count_pushed(&newest.tenant, reader, pushes.len()) {
+                full.push((newest.tenant.clone(), reader));
             }
             if commits.len() == AT_ONCE {
                 self.commit_timelines(std::mem::take(&mut commits)).await?;
             }
         }
+        let written = pushes.len() as u64;
         self.commit_timelines(commits).await?;
         self.stats.entries_written.fetch_add(written, Ordering::Relaxed);
         for some in full.chunks(TIMELINES_AT_ONCE) {
@@ -362,15 +360,8 @@ impl Feed {
         let mut after = None;
         loop {
             let (page, more) = self.followers_page(tenant, told.author, after).await?;
-            for some in page.chunks(AT_ONCE) {
-                let commits = some
-                    .iter()
-                    .map(|reader| {
-                        let batch = Batch::new().delete(TIMELINE, timeline_sort(told.id));
-                        (tenant.clone(), *reader, batch)
-                    })
-                    .collect();
-                self.commit_timelines(commits).await?;
+            for some in page.chunks(TIMELINES_AT_ONCE) {
+                try_join_all(some.iter().map(|reader| self.take_out(tenant, *reader, told.id))).await?;
             }
             if is_watched {
                 live.extend(page.iter().filter(|reader| self.is_online(tenant, **reader)));
@@ -536,19 +527,16 @@ impl Feed {
         let (posts, more) = self.outbox(tenant, author, Id::MAX, keep).await?;
         let missing = posts.last().filter(|_| more).map(|(oldest, _)| *oldest);
         let partition = timeline(tenant, reader);
-        let meta_key = RowKey::new(TIMELINE, partition.clone(), META_SORT);
         for _ in 0..TRIES {
-            let row = self.ports.store.get(&meta_key, Consistency::Strong).await?;
+            let row = self.timeline_meta(&partition).await?;
             let meta = match &row {
                 Some(row) => row.json()?,
                 None => TimelineMeta::default(),
             };
-            let mut batch = Batch::new();
-            let mut count = 0;
-            for (id, entry) in posts.iter().filter(|(id, _)| *id > meta.floor) {
-                batch = batch.put_binary(TIMELINE, timeline_sort(*id), entry.encode());
-                count += 1;
-            }
+            // Newest first, so that those above the floor come first.
+            let fresh = &posts[..posts.partition_point(|(id, _)| *id > meta.floor)];
+            let count = fresh.len();
+            let mut batch = packed(Batch::new(), fresh, Source::Backfill(author));
             // The oldest that is there stays readable: the floor goes right below it.
             let floor = missing.map_or(Id::MIN, |oldest| Id::from_u64(oldest.as_u64() - 1));
             if floor > meta.floor {
@@ -579,80 +567,6 @@ impl Feed {
         }
         Err(FeedError::Busy)
     }
-
-    /// Counts what was put into a timeline; true when it is time to trim it. What is not remembered counts as full.
-    fn count_pushed(&self, tenant: &Tenant, reader: Id, pushed: usize) -> bool {
-        let key = (tenant.clone(), reader);
-        let before = self
-            .timeline_sizes
-            .get(&key)
-            .unwrap_or(self.options.timeline_entries as u32);
-        let size = before.saturating_add(pushed as u32);
-        self.timeline_sizes.insert(key, size);
-        size as usize > self.options.timeline_entries + self.options.timeline_slack
-    }
-
-    /// Drops what a timeline holds beyond its size and raises its floor over it, in one commit.
-    pub(crate) async fn trim(&self, tenant: &Tenant, reader: Id) -> Result<(), FeedError> {
-        let keep = self.options.timeline_entries;
-        let partition = timeline(tenant, reader);
-        for _ in 0..TRIES {
-            let page = self
-                .ports
-                .store
-                .scan(&Scan::all(
-                    TIMELINE,
-                    partition.clone(),
-                    keep + 1 + 8 * self.options.timeline_slack.max(64),
-                ))
-                .await?;
-            let mut meta_row = None;
-            let mut ids = Vec::with_capacity(page.rows.len());
-            for row in &page.rows {
-                match timeline_id(&row.sort)? {
-                    Some(id) => ids.push(id),
-                    None => meta_row = Some(row),
-                }
-            }
-            let dropped = ids.get(keep..).unwrap_or_default();
-            let kept = ids.len().min(keep) as u32;
-            let key = (tenant.clone(), reader);
-            let Some(highest) = dropped.first() else {
-                self.timeline_sizes.insert(key, kept);
-                return Ok(());
-            };
-            let meta = match meta_row {
-                Some(row) => row.json()?,
-                None => TimelineMeta::default(),
-            };
-            let raised = TimelineMeta {
-                floor: meta.floor.max(*highest),
-                ..meta
-            };
-            let mut batch =
-                Batch::new().put_if(TIMELINE, META_SORT, &raised, crate::graph::unchanged(meta_row));
-            for id in dropped {
-                batch = batch.delete(TIMELINE, timeline_sort(*id));
-            }
-            match self.commit_timeline(tenant, reader, batch).await {
-                Ok(_) if page.more => {}
-                Ok(_) => {
-                    self.timeline_sizes.insert(key, kept);
-                    return Ok(());
-                }
-                Err(error) if error.is_condition_failed() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // Somebody else trims it just now.
-        Ok(())
-    }
-}
-
-/// The owner of a timeline's partition.
-pub(crate) fn timeline_owner(partition: &Partition) -> Result<Id, StoreError> {
-    crate::model::owner_of(partition, "timeline:")
-        .ok_or_else(|| StoreError::Corrupt(format!("{} is no timeline", partition.entity)))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@
 use crate::{
     Feed,
     error::FeedError,
-    model::{Entry, TimelineMeta, timeline},
+    model::{Entry, TimelineMeta},
+    timeline::TimelinePart,
 };
 use holon_base::{Id, Tenant};
-use holon_ports::{Batch, Committed, StoreError};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -81,11 +81,21 @@ impl Feed {
         }
         let epoch = *self.heads.shard(id).lock();
         let part = self.timeline_part(tenant, id, Id::MAX, HEAD).await?;
+        let TimelinePart {
+            meta,
+            mut entries,
+            mut more,
+        } = part;
+        if entries.len() > HEAD {
+            entries.truncate(HEAD);
+            entries.shrink_to_fit();
+            more = true;
+        }
         let (own, more_own) = self.outbox(tenant, id, Id::MAX, HEAD).await?;
         let head = Arc::new(Head {
-            meta: part.meta,
-            pushed: part.entries,
-            more_pushed: part.more,
+            meta,
+            pushed: entries,
+            more_pushed: more,
             own,
             more_own,
             loaded: now,
@@ -95,38 +105,5 @@ impl Feed {
             self.heads.kept.insert(key, head.clone());
         }
         Ok(head)
-    }
-
-    /// Writes to a timeline. Every write to one goes through here or [`Feed::commit_timelines`].
-    pub(crate) async fn commit_timeline(
-        &self,
-        tenant: &Tenant,
-        owner: Id,
-        batch: Batch,
-    ) -> Result<Committed, StoreError> {
-        let answer = self.ports.store.commit(&timeline(tenant, owner), batch).await;
-        self.heads.forget(tenant, owner);
-        answer
-    }
-
-    /// Writes to many timelines.
-    pub(crate) async fn commit_timelines(&self, writes: Vec<(Tenant, Id, Batch)>) -> Result<(), FeedError> {
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let mut owners = Vec::with_capacity(writes.len());
-        let mut commits = Vec::with_capacity(writes.len());
-        for (tenant, owner, batch) in writes {
-            commits.push((timeline(&tenant, owner), batch));
-            owners.push((tenant, owner));
-        }
-        let answers = self.ports.store.commit_many(commits).await;
-        for (tenant, owner) in &owners {
-            self.heads.forget(tenant, *owner);
-        }
-        for answer in answers {
-            answer?;
-        }
-        Ok(())
     }
 }

@@ -21,14 +21,13 @@ use crate::{
     heads::HEAD,
     merge::{Merge, Step},
     model::{
-        ACTIVITY, Activity, Entry, META_SORT, OUTBOX, PostRef, TIERS, TIMELINE, Tier, TierRecord,
-        TimelineMeta, VERSION_GRAPH, VERSION_MARKS, VERSION_TIERS, VERSIONS, by_id_desc, id_of, id_of_desc,
-        tiers, timeline, timeline_id, timeline_sort, user,
+        ACTIVITY, Activity, Entry, OUTBOX, PostRef, TIERS, Tier, TierRecord, TimelineMeta, VERSION_GRAPH,
+        VERSION_MARKS, VERSION_TIERS, VERSIONS, by_id_desc, id_of, id_of_desc, tiers, user,
     },
     reactions::Marks,
 };
 use holon_base::{Id, Tenant, Timestamp};
-use holon_ports::{Consistency, RowKey, Scan, Store, StoreError};
+use holon_ports::{Consistency, RowKey, Scan, StoreError};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Outboxes that are read at the same time.
@@ -113,13 +112,6 @@ pub(crate) struct HomeWalk<'a> {
     chunk: usize,
     /// False shows what is filtered out too.
     filtered: bool,
-}
-
-/// The start of a timeline, or a part of it, read in one snapshot with its promise.
-pub(crate) struct TimelinePart {
-    pub meta: TimelineMeta,
-    pub entries: Vec<(Id, Entry)>,
-    pub more: bool,
 }
 
 impl Feed {
@@ -267,37 +259,6 @@ impl Feed {
         Ok((entries, walk.meta))
     }
 
-    /// A timeline from `before` on. Meta and entries are of one moment, or of moments between which the meta row
-    /// did not change.
-    pub(crate) async fn timeline_part(
-        &self,
-        tenant: &Tenant,
-        owner: Id,
-        before: Id,
-        limit: usize,
-    ) -> Result<TimelinePart, FeedError> {
-        let partition = timeline(tenant, owner);
-        if before == Id::MAX {
-            let scan = Scan::all(TIMELINE, partition, limit + 1);
-            return Ok(timeline_rows(&*self.ports.store, &scan, None).await?);
-        }
-        let meta_key = RowKey::new(TIMELINE, partition.clone(), META_SORT);
-        let scan = Scan::all(TIMELINE, partition, limit).after(timeline_sort(before));
-        let mut meta = self.ports.store.get(&meta_key, Consistency::Strong).await?;
-        loop {
-            let promise = match &meta {
-                Some(row) => row.json()?,
-                None => TimelineMeta::default(),
-            };
-            let part = timeline_rows(&*self.ports.store, &scan, Some(promise)).await?;
-            let after = self.ports.store.get(&meta_key, Consistency::Strong).await?;
-            if after.as_ref().map(|row| row.version) == meta.as_ref().map(|row| row.version) {
-                return Ok(part);
-            }
-            meta = after;
-        }
-    }
-
     /// Notes that somebody looks at their home, for the active tier; at most once an hour, and not on the reader's
     /// time.
     pub(crate) fn touch(self: &Arc<Self>, reader: &Reader) {
@@ -379,29 +340,6 @@ impl Feed {
             _ => Id::MAX,
         }
     }
-}
-
-async fn timeline_rows(
-    store: &dyn Store,
-    scan: &Scan,
-    known: Option<TimelineMeta>,
-) -> Result<TimelinePart, StoreError> {
-    let page = store.scan(scan).await?;
-    let mut meta = known.unwrap_or_default();
-    let mut entries = Vec::with_capacity(page.rows.len());
-    let mut more = page.more;
-    for row in &page.rows {
-        let Some(id) = timeline_id(&row.sort)? else {
-            meta = row.json()?;
-            continue;
-        };
-        if id <= meta.floor {
-            more = false;
-            break;
-        }
-        entries.push((id, Entry::decode(&row.bytes())?));
-    }
-    Ok(TimelinePart { meta, entries, more })
 }
 
 impl<'a> HomeWalk<'a> {

@@ -6,10 +6,7 @@ use crate::{
     fanout::FOLLOWERS_CHUNK,
     graph::Hidden,
     home::Source,
-    model::{
-        FANOUTS, FanoutRecord, POST_AUTHORS, TIERS, TIMELINE, Tier, TierRecord, by_id, post, tiers, timeline,
-        timeline_sort,
-    },
+    model::{FANOUTS, FanoutRecord, POST_AUTHORS, TIERS, Tier, TierRecord, by_id, post, tiers},
 };
 use holon_base::{Id, Tenant};
 use holon_contracts::feed::POSTS_TOPIC;
@@ -232,19 +229,18 @@ impl Feed {
         let (page, _) = self.followers_page(tenant, author, None).await?;
         let step = (page.len().min(FOLLOWERS_CHUNK) / SAMPLE).max(1);
         let sampled: Vec<Id> = page.into_iter().step_by(step).take(SAMPLE).collect();
-        let keys: Vec<RowKey> = sampled
+        let looks = sampled
             .iter()
-            .map(|reader| RowKey::new(TIMELINE, timeline(tenant, *reader), timeline_sort(id)))
-            .collect();
-        let present = self.ports.store.get_many(&keys, Consistency::Strong).await?;
+            .map(|reader| self.timeline_has(tenant, *reader, id));
+        let present = futures::future::try_join_all(looks).await?;
         let names = self.authors(tenant, sampled.iter().copied()).await?;
         let sample = sampled
             .iter()
             .zip(present)
-            .filter_map(|(reader, row)| {
+            .filter_map(|(reader, present)| {
                 Some(SampledFollower {
                     handle: names.get(reader)?.handle.clone(),
-                    present: row.is_some(),
+                    present,
                 })
             })
             .collect();

@@ -39,6 +39,7 @@ pub mod merge;
 pub mod model;
 mod notifications;
 mod options;
+pub mod pack;
 mod posts;
 mod privacy;
 mod ranked;
@@ -46,6 +47,7 @@ pub mod ranking;
 mod reactions;
 mod rebuild;
 pub mod text;
+mod timeline;
 pub mod trends;
 
 pub use check::Oracle;

@@ -4,7 +4,7 @@
 //! idempotency key and the event that tells of it are one commit. What belongs to a post seen from outside (who wrote
 //! it, who replied) lies in `post:<id>`; who follows somebody in `followers:<id>`; a home timeline in `timeline:<id>`.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use holon_base::{Id, KeyWriter, Tenant, Timestamp};
 use holon_contracts::feed::PostCreated;
 use holon_ports::{Partition, StoreError, Table};
@@ -55,7 +55,7 @@ pub const FOLLOWERS: Table = Table("feed.followers");
 pub const FOLLOWER_COUNTS: Table = Table("feed.follower_counts");
 /// `tiers`, sort author id: [`TierRecord`]; authors of the push tier have no row.
 pub const TIERS: Table = Table("feed.tiers");
-/// `timeline:<reader>`, sort [`META_SORT`]: [`TimelineMeta`]; sort [`timeline_sort`]: [`Entry`].
+/// `timeline:<reader>`, sort [`META_SORT`]: [`TimelineMeta`]; sort [`crate::pack::pack_sort`]: a pack of entries.
 pub const TIMELINE: Table = Table("feed.timeline");
 /// `trends:<log partition>`, sort see `trends.rs`: counters.
 pub const TAG_COUNTS: Table = Table("feed.tag_counts");
@@ -172,25 +172,6 @@ pub fn id_of_desc(sort: &[u8]) -> Result<Id, StoreError> {
 /// snapshot.
 pub const META_SORT: &[u8] = &[0];
 
-/// Where a timeline keeps an entry: newest first.
-pub fn timeline_sort(id: Id) -> Bytes {
-    let mut sort = [1; 9];
-    sort[1..].copy_from_slice(&(!id.as_u64()).to_be_bytes());
-    Bytes::copy_from_slice(&sort)
-}
-
-/// The id of a sort key made by [`timeline_sort`]; `None` for the meta row.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] if it is neither.
-pub fn timeline_id(sort: &[u8]) -> Result<Option<Id>, StoreError> {
-    match sort.split_first() {
-        Some((1, id)) => id_of_desc(id).map(Some),
-        Some((0, [])) => Ok(None),
-        _ => Err(StoreError::Corrupt("sort key is no timeline entry".into())),
-    }
-}
-
 /// Sort key of a past text.
 pub fn history_sort(post: Id, edit: u64) -> Bytes {
     KeyWriter::with_capacity(16).id(post).u64(edit).finish()
@@ -279,6 +260,9 @@ impl PostRecord {
     }
 }
 
+/// In the first byte of an encoded [`Entry`]: a target follows.
+const POINTS: u8 = 0x80;
+
 /// A post in an outbox or a timeline: whose it is, and what it points at. 9 or 25 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Entry {
@@ -290,41 +274,64 @@ pub struct Entry {
 
 impl Entry {
     pub fn encode(&self) -> Bytes {
-        let key = KeyWriter::with_capacity(25).u8(self.kind as u8).id(self.author);
-        match self.target {
-            Some(target) => key.id(target.id).id(target.author).finish(),
-            None => key.finish(),
+        let mut bytes = BytesMut::with_capacity(25);
+        self.write(&mut bytes);
+        bytes.freeze()
+    }
+
+    /// Writes it onto the end.
+    pub fn write(&self, out: &mut BytesMut) {
+        let kind = self.kind as u8;
+        out.put_u8(if self.target.is_some() {
+            kind | POINTS
+        } else {
+            kind
+        });
+        out.put_u64(self.author.as_u64());
+        if let Some(target) = self.target {
+            out.put_u64(target.id.as_u64());
+            out.put_u64(target.author.as_u64());
         }
     }
 
     /// # Errors
     /// [`StoreError::Corrupt`] if the bytes are no entry.
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        match Self::read(bytes)? {
+            (entry, []) => Ok(entry),
+            _ => Err(StoreError::Corrupt("value is no timeline entry".into())),
+        }
+    }
+
+    /// Reads one from the start of the bytes; answers it and the rest.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the bytes do not start with an entry.
+    pub fn read(bytes: &[u8]) -> Result<(Self, &[u8]), StoreError> {
         let corrupt = || StoreError::Corrupt("value is no timeline entry".into());
-        let number = |at: usize| -> Result<Id, StoreError> {
-            let part = bytes.get(at..at + 8).ok_or_else(corrupt)?;
-            id_of(part)
-        };
-        let kind = match bytes.first() {
-            Some(0) => Kind::Post,
-            Some(1) => Kind::Reply,
-            Some(2) => Kind::Repost,
-            Some(3) => Kind::Quote,
+        let number =
+            |bytes: &[u8]| -> Option<Id> { Some(Id::from_u64(u64::from_be_bytes(*bytes.first_chunk()?))) };
+        let (first, rest) = bytes.split_first().ok_or_else(corrupt)?;
+        let kind = match first & !POINTS {
+            0 => Kind::Post,
+            1 => Kind::Reply,
+            2 => Kind::Repost,
+            3 => Kind::Quote,
             _ => return Err(corrupt()),
         };
-        let target = match bytes.len() {
-            9 => None,
-            25 => Some(PostRef {
-                id: number(9)?,
-                author: number(17)?,
-            }),
-            _ => return Err(corrupt()),
+        let (author, rest) = rest.split_at_checked(8).ok_or_else(corrupt)?;
+        let author = number(author).ok_or_else(corrupt)?;
+        if first & POINTS == 0 {
+            let target = None;
+            return Ok((Self { author, kind, target }, rest));
+        }
+        let (target, rest) = rest.split_at_checked(16).ok_or_else(corrupt)?;
+        let target = PostRef {
+            id: number(target).ok_or_else(corrupt)?,
+            author: number(&target[8..]).ok_or_else(corrupt)?,
         };
-        Ok(Self {
-            author: number(1)?,
-            kind,
-            target,
-        })
+        let target = Some(target);
+        Ok((Self { author, kind, target }, rest))
     }
 
     /// Whose post a repost shows.
@@ -516,15 +523,6 @@ mod tests {
         #[test]
         fn rubbish_is_an_error(bytes: Vec<u8>) {
             let _ = Entry::decode(&bytes);
-            let _ = timeline_id(&bytes);
-        }
-
-        #[test]
-        fn a_timeline_is_newest_first_after_its_meta_row(a: u64, b: u64) {
-            let (a, b) = (Id::from_u64(a), Id::from_u64(b));
-            prop_assert_eq!(timeline_sort(a).cmp(&timeline_sort(b)), b.cmp(&a));
-            prop_assert!(META_SORT < &timeline_sort(a)[..]);
-            prop_assert_eq!(timeline_id(&timeline_sort(a)), Ok(Some(a)));
         }
     }
 }

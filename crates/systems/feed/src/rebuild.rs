@@ -9,17 +9,15 @@
 use crate::{
     Feed,
     error::FeedError,
-    fanout::timeline_owner,
     graph::{TRIES, unchanged},
     home::Source,
-    model::{FOLLOWS, META_SORT, TIMELINE, Tier, TimelineMeta, owner_of, timeline, timeline_sort},
+    model::{FOLLOWS, META_SORT, TIMELINE, Tier, TimelineMeta, owner_of, timeline},
+    pack,
+    timeline::{packed, timeline_owner},
 };
 use holon_base::{Id, Tenant};
-use holon_ports::{Batch, Consistency, RowKey, Scan};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Rows dropped in one commit.
-const DROPPED_AT_ONCE: usize = 2_000;
+use holon_ports::Batch;
+use std::collections::BTreeSet;
 
 impl Feed {
     /// Makes every timeline anew from the outboxes.
@@ -43,9 +41,8 @@ impl Feed {
 
     async fn rebuild_home(&self, tenant: &Tenant, owner: Id) -> Result<(), FeedError> {
         let partition = timeline(tenant, owner);
-        let meta_key = RowKey::new(TIMELINE, partition.clone(), META_SORT);
         for _ in 0..TRIES {
-            let row = self.ports.store.get(&meta_key, Consistency::Strong).await?;
+            let row = self.timeline_meta(&partition).await?;
             let before: TimelineMeta = match &row {
                 Some(row) => row.json()?,
                 None => TimelineMeta::default(),
@@ -79,11 +76,12 @@ impl Feed {
                 holon_ports::Condition::Version(version),
             );
             let is_pulled = |author: &Id| matches!(reader.tiers.authors.get(author), Some(record) if record.tier == Tier::Pull);
-            for at in &entries {
-                if at.source != Source::Own && !is_pulled(&at.entry.author) {
-                    batch = batch.put_binary(TIMELINE, timeline_sort(at.id), at.entry.encode());
-                }
-            }
+            let pushed: Vec<_> = entries
+                .iter()
+                .filter(|at| at.source != Source::Own && !is_pulled(&at.entry.author))
+                .map(|at| (at.id, at.entry))
+                .collect();
+            batch = packed(batch, &pushed, pack::Source::Rebuild);
             match self.commit_timeline(tenant, owner, batch).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_condition_failed() => {}
@@ -91,39 +89,5 @@ impl Feed {
             }
         }
         Err(FeedError::Busy)
-    }
-
-    /// Drops all entries of a timeline; its meta row stays.
-    pub(crate) async fn drop_entries(&self, tenant: &Tenant, owner: Id) -> Result<(), FeedError> {
-        let partition = timeline(tenant, owner);
-        loop {
-            let scan = Scan::all(TIMELINE, partition.clone(), DROPPED_AT_ONCE).after(META_SORT);
-            let page = self.ports.store.scan(&scan).await?;
-            if page.rows.is_empty() {
-                return Ok(());
-            }
-            let batch = page
-                .rows
-                .into_iter()
-                .fold(Batch::new(), |batch, row| batch.delete(TIMELINE, row.sort));
-            self.commit_timeline(tenant, owner, batch).await?;
-        }
-    }
-
-    /// Trims every timeline that is too long: those whose length was forgotten in a restart.
-    pub(crate) async fn trim_all(&self) -> Result<(), FeedError> {
-        let mut sizes: BTreeMap<(Tenant, Id), usize> = BTreeMap::new();
-        self.walk(TIMELINE, |partition, _| {
-            *sizes
-                .entry((partition.tenant.clone(), timeline_owner(partition)?))
-                .or_default() += 1;
-            Ok(())
-        })
-        .await?;
-        let most = self.options.timeline_entries + self.options.timeline_slack + 1;
-        for ((tenant, owner), _) in sizes.into_iter().filter(|(_, size)| *size > most) {
-            self.trim(&tenant, owner).await?;
-        }
-        Ok(())
     }
 }
