@@ -10,13 +10,19 @@
 )]
 
 mod home;
+mod nats;
+pub mod postgres;
 mod process;
 mod redis;
+mod s3;
 mod serve;
 mod wait;
 
 pub use home::{Running, TestHome};
+pub use nats::{NatsCluster, NatsServer};
+pub use postgres::PostgresServer;
 pub use process::{MissingProgram, Process, find_program};
 pub use redis::{RedisCluster, RedisServer, signal};
+pub use s3::S3Server;
 pub use serve::{Server, free_port, serve};
 pub use wait::{PATIENCE, eventually};

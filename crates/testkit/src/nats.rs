@@ -1,0 +1,160 @@
+//! NATS servers with JetStream, each in a temporary directory, on ports that the system chose.
+
+use crate::{
+    process::{Process, find_program},
+    serve::free_port,
+    wait::{PATIENCE, eventually},
+};
+use std::{fmt::Write as _, path::PathBuf};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// One NATS server, which keeps its port and its directory when it is killed and started again.
+pub struct NatsServer {
+    name: String,
+    program: PathBuf,
+    port: u16,
+    monitor: u16,
+    process: Option<Process>,
+    directory: TempDir,
+}
+
+impl NatsServer {
+    /// Starts a server by itself. It accepts connections on return.
+    pub async fn start() -> Self {
+        let mut server = Self::new("n0");
+        server.configure("");
+        server.restart().await;
+        server.healthy().await;
+        server
+    }
+
+    fn new(name: &str) -> Self {
+        let program =
+            find_program("nats-server", "nats-server").unwrap_or_else(|missing| panic!("{missing}"));
+        Self {
+            name: name.to_owned(),
+            program,
+            port: free_port(),
+            monitor: free_port(),
+            process: None,
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    fn configure(&self, more: &str) {
+        let (name, port, monitor) = (&self.name, self.port, self.monitor);
+        let store = self.directory.path().join("store");
+        let configuration = format!(
+            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
+             max_payload: 2MB\njetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 4GB }}\n{more}",
+            store.display()
+        );
+        std::fs::write(self.configuration(), configuration).expect("a file in a temporary directory");
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.directory.path().join("nats.conf")
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Such as `nats://127.0.0.1:40123`.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the server, again if it was killed, on what it left. It accepts connections on return.
+    pub async fn restart(&mut self) {
+        self.kill().await;
+        let mut process = Process::start(&self.program, ["-c".into(), self.configuration()]);
+        process.listening(self.port, PATIENCE).await;
+        self.process = Some(process);
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub async fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill().await;
+        }
+    }
+
+    /// The id of its process.
+    ///
+    /// # Panics
+    /// If it was killed.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("a server that runs").id()
+    }
+
+    /// Waits until it says that it is well: in a cluster, that it has a leader and is up to date.
+    pub async fn healthy(&self) {
+        let what = format!("nats server {} to be healthy", self.name);
+        eventually(&what, PATIENCE, || async {
+            let answer = self.ask("/healthz").await.ok()?;
+            answer.starts_with("HTTP/1.1 200").then_some(())
+        })
+        .await;
+    }
+
+    async fn ask(&self, path: &str) -> std::io::Result<String> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.monitor)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+}
+
+/// NATS servers that form a cluster.
+pub struct NatsCluster {
+    servers: Vec<NatsServer>,
+}
+
+impl NatsCluster {
+    /// Starts some servers. On return they have a leader.
+    pub async fn start(servers: usize) -> Self {
+        let members: Vec<NatsServer> = (0..servers).map(|n| NatsServer::new(&format!("n{n}"))).collect();
+        let routes: Vec<u16> = members.iter().map(|_| free_port()).collect();
+        let mut all = String::new();
+        for route in &routes {
+            let _ = write!(all, "\"nats-route://127.0.0.1:{route}\", ");
+        }
+        let mut cluster = Self { servers: members };
+        for (server, route) in cluster.servers.iter_mut().zip(&routes) {
+            server.configure(&format!(
+                "cluster {{ name: holon, listen: \"127.0.0.1:{route}\", routes: [{all}] }}\n"
+            ));
+            server.restart().await;
+        }
+        for server in &cluster.servers {
+            server.healthy().await;
+        }
+        cluster
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(NatsServer::url).collect()
+    }
+
+    pub fn servers(&self) -> &[NatsServer] {
+        &self.servers
+    }
+
+    /// The server of a name: `n0`, `n1` and so on.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn server(&mut self, name: &str) -> &mut NatsServer {
+        self.servers
+            .iter_mut()
+            .find(|server| server.name == name)
+            .unwrap_or_else(|| panic!("no nats server is called {name}"))
+    }
+}
