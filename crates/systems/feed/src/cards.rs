@@ -231,7 +231,7 @@ impl Cards {
         (now - card.loaded < CARD_FRESH_MS && now >= card.loaded).then_some(card)
     }
 
-    fn epoch(&self, id: Id) -> u64 {
+    pub fn epoch(&self, id: Id) -> u64 {
         *self.shard(id).lock()
     }
 
@@ -293,6 +293,24 @@ impl Feed {
             self.load_cards(tenant, posts, &missing, &mut cards).await?;
         }
         Ok(cards)
+    }
+
+    /// Keeps the card of a post that was just made, which its author and followers are about to be shown. `epoch` is from before
+    /// the commit, so that whatever happened to the post since keeps the card out.
+    pub(crate) async fn keep_new_card(
+        &self,
+        tenant: &Tenant,
+        record: &PostRecord,
+        version: u64,
+        epoch: u64,
+    ) -> Result<(), FeedError> {
+        let authors = self.authors(tenant, std::iter::once(record.author)).await?;
+        let loaded = self.clock.now().millis();
+        let card = make_card(record, version, authors.get(&record.author), [0; 4], loaded)?;
+        let key = (tenant.clone(), record.id);
+        self.authors_of_posts.insert(key.clone(), record.author);
+        self.cards.keep(key, &Arc::new(card), epoch);
+        Ok(())
     }
 
     async fn load_cards(

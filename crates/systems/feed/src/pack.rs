@@ -144,7 +144,11 @@ mod tests {
         };
         Entry {
             author: Id::from_u64(id % 5),
-            kind: if id.is_multiple_of(3) { Kind::Repost } else { Kind::Post },
+            kind: if id.is_multiple_of(3) {
+                Kind::Repost
+            } else {
+                Kind::Post
+            },
             target: id.is_multiple_of(3).then_some(target),
         }
     }

@@ -132,6 +132,7 @@ impl Feed {
             ));
         let mut commits = vec![(user(tenant, record.author), batch)];
         commits.extend(index_rows(tenant, post_ref(record), record.reply_to));
+        let epoch = self.cards.epoch(record.id);
         let mut answers = self.ports.store.commit_many(commits).await.into_iter();
         self.heads.forget(tenant, record.author);
         let committed = answers
@@ -143,6 +144,8 @@ impl Feed {
             }
         }
         self.count_targets(tenant, record, true).await;
+        self.keep_new_card(tenant, record, committed.version, epoch)
+            .await?;
         Ok(committed.version)
     }
 
