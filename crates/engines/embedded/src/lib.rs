@@ -28,7 +28,6 @@
 //! - *A second process* wants the directory: [`EngineError::InUse`].
 //! - *The clock goes back*: ids, versions and the times of events do not.
 
-pub mod blobs;
 pub mod bus;
 pub mod cache;
 mod committer;
@@ -52,7 +51,6 @@ pub use options::{EngineOptions, FreeSpace};
 pub use stats::EngineStats;
 
 use crate::{
-    blobs::DirectoryBlobs,
     bus::{BusOptions, EmbeddedBus},
     cache::{CacheOptions, EmbeddedCache},
     committer::{Committer, Message},
@@ -67,6 +65,7 @@ use crate::{
     store::EmbeddedStore,
 };
 use holon_base::{Id, IdGenerator};
+use holon_objects::ObjectBlobs;
 use holon_ports::{Ports, Store, StoreError, Table};
 use parking_lot::Mutex;
 use std::{
@@ -110,9 +109,9 @@ impl Engine {
 
         let secrets = Secrets::open(&options.dir);
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore(Arc::clone(&core.shared)));
-        let tables: Vec<Table> = blobs::TABLES.into_iter().chain(leases::TABLES).collect();
+        let tables: Vec<Table> = holon_objects::TABLES.into_iter().chain(leases::TABLES).collect();
         store.create_tables(&tables).await.map_err(EngineError::Store)?;
-        let blobs = DirectoryBlobs::open(
+        let blobs = ObjectBlobs::directory(
             options.dir.join("blobs"),
             Arc::clone(&store),
             secrets.get("blob")?,

@@ -97,6 +97,21 @@ pub trait Blobs: Send + Sync + 'static {
     /// upload takes. Safe at any time, from any node.
     async fn collect(&self, grace: Duration) -> Result<Collected, BlobError>;
 
+    /// A URL at which the object store itself serves the whole blob for a time, without a credential and without
+    /// passing through Holon; `None` where there is none, because the engine has no such store or the blob is not one
+    /// object of it. Then [`Blobs::presign`] is the way.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`] where the engine has such URLs and there is no such blob.
+    async fn direct(
+        &self,
+        _tenant: &Tenant,
+        _id: &BlobId,
+        _lasts: Duration,
+    ) -> Result<Option<String>, BlobError> {
+        Ok(None)
+    }
+
     /// A path and query that gives read access to one blob until a time, without a credential.
     fn presign(&self, tenant: &Tenant, id: &BlobId, until: Timestamp) -> String;
 

@@ -5,8 +5,8 @@ use super::*;
 /// Rows and objects looked at in one go.
 const PAGE: usize = 256;
 
-impl DirectoryBlobs {
-    pub(super) async fn collect_garbage(&self, grace: Duration) -> Result<Collected, BlobError> {
+impl ObjectBlobs {
+    pub(crate) async fn collect_garbage(&self, grace: Duration) -> Result<Collected, BlobError> {
         let before = self.clock.now().minus(grace);
         let mut collected = Collected {
             blobs: self.collect_manifests(before).await?,
@@ -91,7 +91,8 @@ impl DirectoryBlobs {
                 let hash: BlobId = hash.parse()?;
                 collected.chunks += 1;
                 collected.bytes += u64::from(record.size);
-                self.delete_object(&object_path(&hash.0, record.writing)).await?;
+                self.delete_object(&self.object_path(&hash.0, record.writing))
+                    .await?;
             }
             match next {
                 Some(next) => cursor = Some(next),
@@ -135,10 +136,12 @@ impl DirectoryBlobs {
         // Ages of objects are by the object store's clock, which no test drives.
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         let now_ms = holon_base::SystemClock.now().millis();
-        let mut objects = self.objects.list(Some(&ObjectPath::from("chunks")));
+        let mut objects = self
+            .objects
+            .list(Some(&ObjectPath::from(format!("{}chunks", self.root))));
         while let Some(object) = objects.try_next().await.map_err(object_error)? {
             let age_ms = now_ms.saturating_sub(object.last_modified.timestamp_millis());
-            let Some((hash, writing)) = parse_object_path(&object.location) else {
+            let Some((hash, writing)) = self.parse_object_path(&object.location) else {
                 continue;
             };
             if age_ms < grace_ms {

@@ -3,7 +3,7 @@
 //! Written in binary, 36 bytes a chunk, since a manifest of the largest blob must fit in a row: one format byte, the
 //! time it was made, the size of the blob, then for each chunk its SHA-256 and its size, all big-endian.
 
-use super::{BLOB_BYTES, CHUNK_BYTES};
+use crate::{BLOB_BYTES, LARGEST_CHUNK_BYTES};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use holon_base::Timestamp;
 use holon_ports::{BlobError, BlobId, blobs::BlobInfo};
@@ -14,25 +14,25 @@ const HEAD_BYTES: usize = 1 + 8 + 8;
 const CHUNK_ENTRY_BYTES: usize = 32 + 4;
 
 /// The SHA-256 of a chunk.
-pub(super) type ChunkHash = [u8; 32];
+pub(crate) type ChunkHash = [u8; 32];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Manifest {
-    pub(super) created: Timestamp,
-    pub(super) size: u64,
-    pub(super) chunks: Vec<(ChunkHash, u32)>,
+pub(crate) struct Manifest {
+    pub(crate) created: Timestamp,
+    pub(crate) size: u64,
+    pub(crate) chunks: Vec<(ChunkHash, u32)>,
 }
 
 /// The part of a chunk that a read needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) hash: ChunkHash,
-    pub(super) size: u32,
-    pub(super) part: Range<usize>,
+pub(crate) struct Piece {
+    pub(crate) hash: ChunkHash,
+    pub(crate) size: u32,
+    pub(crate) part: Range<usize>,
 }
 
 impl Manifest {
-    pub(super) fn info(&self, id: BlobId) -> BlobInfo {
+    pub(crate) fn info(&self, id: BlobId) -> BlobInfo {
         BlobInfo {
             id,
             size: self.size,
@@ -41,7 +41,7 @@ impl Manifest {
         }
     }
 
-    pub(super) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(HEAD_BYTES + self.chunks.len() * CHUNK_ENTRY_BYTES);
         out.put_u8(FORMAT);
         out.put_i64(self.created.millis());
@@ -53,7 +53,7 @@ impl Manifest {
         out.freeze()
     }
 
-    pub(super) fn decode(mut bytes: &[u8]) -> Result<Self, BlobError> {
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, BlobError> {
         let corrupt = || BlobError::Corrupt("a manifest is not as it was written".into());
         let is_whole =
             bytes.len() >= HEAD_BYTES && (bytes.len() - HEAD_BYTES).is_multiple_of(CHUNK_ENTRY_BYTES);
@@ -68,7 +68,7 @@ impl Manifest {
             let mut hash = [0; 32];
             bytes.copy_to_slice(&mut hash);
             let chunk_size = bytes.get_u32();
-            if chunk_size as usize > CHUNK_BYTES {
+            if chunk_size as usize > LARGEST_CHUNK_BYTES {
                 return Err(corrupt());
             }
             sum += u64::from(chunk_size);
@@ -85,7 +85,7 @@ impl Manifest {
     }
 
     /// The pieces that make up a range, which must lie within the blob.
-    pub(super) fn pieces(&self, range: &Range<u64>) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, range: &Range<u64>) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut start = 0;
         for (hash, size) in &self.chunks {

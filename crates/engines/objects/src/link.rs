@@ -18,13 +18,13 @@ fn mac(secret: &[u8; 32], signed: &str) -> Hmac<Sha256> {
     mac
 }
 
-pub(super) fn presign(secret: &[u8; 32], tenant: &Tenant, id: &BlobId, until: Timestamp) -> String {
+pub(crate) fn presign(secret: &[u8; 32], tenant: &Tenant, id: &BlobId, until: Timestamp) -> String {
     let signed = format!("{ROOT}{tenant}/{id}?until={}", until.millis());
     let signature = BlobId(mac(secret, &signed).finalize().into_bytes().into());
     format!("{signed}&signature={signature}")
 }
 
-pub(super) fn verify(secret: &[u8; 32], link: &str, now: Timestamp) -> Result<(Tenant, BlobId), BlobError> {
+pub(crate) fn verify(secret: &[u8; 32], link: &str, now: Timestamp) -> Result<(Tenant, BlobId), BlobError> {
     let parse = || {
         let (signed, signature) = link.split_once("&signature=")?;
         let (path, until) = signed.strip_prefix(ROOT)?.split_once("?until=")?;
