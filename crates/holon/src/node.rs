@@ -8,7 +8,7 @@ use holon_feed::{Feed, FeedOptions};
 use holon_identity::{Identity, IdentityOptions};
 use holon_realtime::{Hub, HubOptions};
 use holon_telemetry::{TracedStore, Tracer};
-use holon_web::{Context, System};
+use holon_web::{Context, System, idempotency::KeptAnswers};
 use std::sync::Arc;
 
 /// What runs in this process.
@@ -62,6 +62,8 @@ impl Node {
             .store
             .create_tables(&[holon_web::idempotency::TABLE])
             .await?;
+        let answers = KeptAnswers(Arc::clone(&context.ports.store));
+        identity.register_personal_data(Arc::new(answers));
         for system in &systems {
             identity.register_personal_data(Arc::clone(system).personal_data());
             context.ports.store.create_tables(&system.tables()).await?;

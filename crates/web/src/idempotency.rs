@@ -27,10 +27,12 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
+use async_trait::async_trait;
 use bytes::Bytes;
-use holon_base::{Clock, ErrorKind, limits};
+use holon_base::{Clock, ErrorKind, Id, Tenant, limits};
+use holon_contracts::person::{Person, PersonalData, PersonalDataError};
 use holon_ports::{
-    Batch, Condition, Consistency, Op, Partition, Row, RowKey, Store, StoreError, Table, Value,
+    Batch, Condition, Consistency, Op, Partition, Row, RowKey, Scan, Store, StoreError, Table, Value,
 };
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -47,6 +49,8 @@ use std::{
 pub const TABLE: Table = Table("web.idempotency");
 /// How much longer than its request a mark lives: room for keeping the answer.
 const MARK_OUTLIVES: Duration = Duration::from_secs(15);
+/// Kept answers read at once, each a mebibyte at most.
+const ERASED_AT_ONCE: usize = 16;
 /// The largest answer that is kept.
 const ANSWER_BYTES: usize = limits::ROW_BYTES - (64 << 10);
 /// The headers of an answer that are kept.
@@ -148,7 +152,7 @@ impl Idempotency {
             .await
             .map_err(body_error)?;
         let slot = Slot {
-            partition: Partition::new(&caller.tenant, format!("caller:{}", caller.account)),
+            partition: of_caller(&caller.tenant, caller.account),
             sort: Bytes::from(key),
             request: fingerprint(&parts, &body),
         };
@@ -289,6 +293,57 @@ impl Idempotency {
         });
         let committed = self.store.commit(&slot.partition, batch).await?;
         Ok(committed.version)
+    }
+}
+
+/// What the kept answers hold of a person: whatever they were answered within the last 24 hours.
+pub struct KeptAnswers(pub Arc<dyn Store>);
+
+fn of_caller(tenant: &Tenant, account: Id) -> Partition {
+    Partition::new(tenant, format!("caller:{account}"))
+}
+
+#[async_trait]
+impl PersonalData for KeptAnswers {
+    fn system(&self) -> &'static str {
+        "idempotency"
+    }
+
+    /// The keys alone: the answers are parts of what the systems export.
+    async fn export(&self, person: &Person) -> Result<serde_json::Value, PersonalDataError> {
+        let mut keys = Vec::new();
+        let mut scan = Scan::all(TABLE, of_caller(&person.tenant, person.id), ERASED_AT_ONCE);
+        loop {
+            let page = self.0.scan(&scan).await.map_err(unanswered)?;
+            keys.extend(page.rows.iter().map(|row| String::from_utf8_lossy(&row.sort).into_owned()));
+            let Some(last) = page.rows.last().filter(|_| page.more) else {
+                return Ok(serde_json::json!({ "keys": keys }));
+            };
+            scan = scan.after(last.sort.clone());
+        }
+    }
+
+    async fn erase(&self, person: &Person) -> Result<(), PersonalDataError> {
+        let partition = of_caller(&person.tenant, person.id);
+        loop {
+            let scan = Scan::all(TABLE, partition.clone(), ERASED_AT_ONCE);
+            let page = self.0.scan(&scan).await.map_err(unanswered)?;
+            if page.rows.is_empty() {
+                return Ok(());
+            }
+            let batch = page
+                .rows
+                .into_iter()
+                .fold(Batch::new(), |batch, row| batch.delete(TABLE, row.sort));
+            self.0.commit(&partition, batch).await.map_err(unanswered)?;
+        }
+    }
+}
+
+fn unanswered(error: StoreError) -> PersonalDataError {
+    PersonalDataError {
+        system: "idempotency",
+        message: error.to_string(),
     }
 }
 

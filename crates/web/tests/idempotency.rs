@@ -5,8 +5,10 @@ mod common;
 
 use axum::Router;
 use common::{Toy, post, toy_app};
-use holon_base::{ManualClock, Timestamp};
+use holon_base::{ManualClock, Tenant, Timestamp};
+use holon_contracts::person::{Person, PersonalData as _};
 use holon_testkit::TestHome;
+use holon_web::idempotency::KeptAnswers;
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
@@ -18,7 +20,7 @@ const KEY: (&str, &str) = ("idempotency-key", "4f6e-1");
 const THINGS: &str = "/v1/toy/things";
 
 struct World {
-    _home: TestHome,
+    home: TestHome,
     clock: ManualClock,
     toy: Arc<Toy>,
     router: Router,
@@ -34,7 +36,7 @@ impl World {
         let app = toy_app(&toy).idempotency(store, home.clock()).build().unwrap();
         Self {
             router: app.router(),
-            _home: home,
+            home,
             clock,
             toy,
         }
@@ -177,4 +179,32 @@ async fn secrets_are_not_kept_and_bad_keys_are_refused() {
         assert_eq!(answer.status, 400, "{bad:?}");
         assert_eq!(answer.problem()["field"], "Idempotency-Key");
     }
+}
+
+#[tokio::test]
+async fn who_is_erased_leaves_no_answers() {
+    let world = World::start().await;
+    let body = r#"{"name": "a"}"#;
+    for caller in [ALICE, BOB] {
+        for n in 0..20 {
+            let key = format!("key-{n}");
+            let key = ("idempotency-key", key.as_str());
+            assert_eq!(post(&world.router, THINGS, &[caller, key], body).await.status, 201);
+        }
+    }
+    let answers = KeptAnswers(Arc::clone(&world.home.context().ports.store));
+    let alice = Person {
+        tenant: Tenant::default(),
+        id: common::caller("alice").account,
+        handle: "alice".into(),
+    };
+    let export = answers.export(&alice).await.unwrap();
+    assert_eq!(export["keys"].as_array().unwrap().len(), 20);
+    answers.erase(&alice).await.unwrap();
+    assert_eq!(answers.export(&alice).await.unwrap()["keys"].as_array().unwrap().len(), 0);
+    let before = world.made();
+    let key = ("idempotency-key", "key-3");
+    post(&world.router, THINGS, &[ALICE, key], body).await;
+    post(&world.router, THINGS, &[BOB, key], body).await;
+    assert_eq!(world.made(), before + 1, "alice's is done anew and bob's is replayed");
 }
