@@ -72,7 +72,8 @@ pub struct NatsOptions {
     pub leases: Arc<dyn Leases>,
     /// How long a process that died keeps its partitions from the others. Renewed at a third of it.
     pub lease_ttl: Duration,
-    /// How long servers remember ids. Each takes some 100 bytes of memory.
+    /// How long servers remember ids: at least twice the deadline, so that whatever is tried again is known. Each takes
+    /// some 100 bytes of memory. A topic whose events are kept for less remembers ids for as long as events.
     pub deduplication: Duration,
     /// How long an operation tries again before it is [`holon_ports::LogError::Unavailable`].
     pub deadline: Duration,
@@ -115,8 +116,13 @@ impl NatsOptions {
         if self.lease_ttl < Duration::from_millis(100) {
             return invalid("leases of less than 100 ms cannot be kept".into());
         }
-        if self.deduplication < Duration::from_secs(1) {
-            return invalid("ids are remembered for at least a second".into());
+        if self.deadline < Duration::from_millis(100) {
+            return invalid("nothing can be done in less than 100 ms".into());
+        }
+        if self.deduplication < self.deadline * 2 {
+            return invalid(
+                "ids are remembered for at least twice as long as an operation is tried again".into(),
+            );
         }
         if self.servers.is_empty() {
             return invalid("no nats server is named".into());

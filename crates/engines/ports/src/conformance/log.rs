@@ -696,12 +696,22 @@ pub fn old_events_are_dropped(make: &Make<'_>, is_driven: bool) {
         }
         time.pass(time.units(30)).await;
         log.append(vec![event(by_age.name, "k", 3)]).await.unwrap();
-        let mut member = log.join("conformance.late", by_age.name).await.unwrap();
+        let join = || log.join("conformance.late", by_age.name);
+        // One that fetches ahead may hand out what was dropped since; then only a later member shows where it starts.
+        let early = if is_driven {
+            Some(join().await.unwrap())
+        } else {
+            None
+        };
         time.pass(time.units(30)).await;
         until(by_age.name, 3).await;
         let kept = log.read(by_age.name, 0, 0, 10).await.unwrap();
         assert_eq!(kept.len(), 1, "a read starts at the first event kept");
         assert_eq!(kept[0].position.offset, 3);
+        let mut member = match early {
+            Some(member) => member,
+            None => join().await.unwrap(),
+        };
         let handed = timeout(DEADLINE, member.poll(10)).await.unwrap().unwrap();
         assert_eq!(
             handed[0].position.offset, 3,
