@@ -335,7 +335,20 @@ impl Blobs for ObjectBlobs {
         };
         let mut writes = FuturesUnordered::new();
         let mut chunks = std::pin::pin!(cut(content, self.chunk_bytes));
-        while let Some(chunk) = chunks.try_next().await? {
+        let mut ended = false;
+        while !(ended && writes.is_empty()) {
+            // Writes go on while the next bytes are waited for.
+            let next = tokio::select! {
+                Some(written) = writes.next() => {
+                    written?;
+                    continue;
+                }
+                next = chunks.try_next(), if !ended && writes.len() < WRITES_AT_ONCE => next?,
+            };
+            let Some(chunk) = next else {
+                ended = true;
+                continue;
+            };
             manifest.size += chunk.len() as u64;
             if manifest.size > BLOB_BYTES {
                 return Err(BlobError::TooLarge { limit: BLOB_BYTES });
@@ -349,11 +362,7 @@ impl Blobs for ObjectBlobs {
             whole = so_far;
             manifest.chunks.push((hash, chunk.len() as u32));
             writes.push(async move { self.keep_chunk(&hash, chunk).await });
-            while writes.len() >= WRITES_AT_ONCE {
-                writes.try_next().await?;
-            }
         }
-        while writes.try_next().await?.is_some() {}
         let id = BlobId(whole.finalize().into());
         self.link_chunks(tenant, &id, &manifest).await?;
         let partition = blob_partition(tenant, &id);

@@ -30,7 +30,9 @@
 //!
 //! **Limits.** How much the servers keep is their `maxmemory`, with a policy that evicts such as `allkeys-lfu`; a server
 //! that refuses writes because it is full answers `Unavailable`. Buckets count in floating point, exact to a billionth
-//! of a token. A command that timed out may still be done later, when a frozen server wakes. TLS is not built in.
+//! of a token. A command that timed out may still be done later, when a frozen server wakes. Redis replicates behind
+//! its answers: what a primary had not passed on when it died is undone by the replica that takes over, so a deleted
+//! value may be back and a bucket fuller; their times to live bound that. TLS is not built in.
 
 mod breaker;
 mod functions;

@@ -1,13 +1,11 @@
 //! One load for all who ask, on this node and on the others.
 //!
 //! On a node, who asks for a key that is being loaded waits for that load. Among nodes, the load holds a *lease* in
-//! the key itself (Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013): a token that [`begin`] puts where the
+//! the key itself (Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013): a token that `begin` puts where the
 //! value will be, or into the value that is stale. Who finds another's token waits for what comes of it, told by the
 //! bus or by asking again. When the load ends its value is kept only if its token is still there; and whoever writes
 //! or deletes the key takes the token away with it, so an old value never replaces a newer one, on whatever node
 //! either was made. A lease runs out when its node dies, and is renewed while its loader runs.
-//!
-//! [`begin`]: crate::RedisCache
 
 use crate::link::{Fault, Repeat};
 use crate::local::{Flight, Look, Progress};

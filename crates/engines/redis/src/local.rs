@@ -115,14 +115,15 @@ impl Local {
     }
 
     pub(crate) fn look(&self, key: &str) -> Option<Look> {
+        let look = self.peek(key);
+        let counter = if look.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        look
+    }
+
+    fn peek(&self, key: &str) -> Option<Look> {
         let now = Instant::now();
-        let kept = self.entries.get(key).filter(|kept| kept.until > now);
-        let Some(kept) = kept else {
-            self.misses.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
-        self.hits.fetch_add(1, Ordering::Relaxed);
-        let reading = kept.reading;
+        let reading = self.entries.get(key).filter(|kept| kept.until > now)?.reading;
         Some(if reading.fresh_until > now {
             Look::Fresh(reading.value)
         } else {
@@ -222,7 +223,7 @@ impl Local {
             return Ok(flight.progress.clone());
         }
         // A load may have ended between the caller's look and the lock.
-        if let Some(Look::Fresh(value)) = self.look(key) {
+        if let Some(Look::Fresh(value)) = self.peek(key) {
             return Err(Look::Fresh(value));
         }
         let flight = begin();

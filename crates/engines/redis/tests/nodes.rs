@@ -332,6 +332,61 @@ async fn a_cluster_that_loses_a_primary_loses_its_keys_for_a_moment_only() {
     for key in &keys {
         cache.take(&format!("new-{key}"), 1, 2, 1.0).await.unwrap();
     }
+    // One that freezes looks connected, and is left all the same.
+    signal(cluster.servers[1].id(), "STOP").await;
+    eventually("all keys to be back again", PATIENCE, || async {
+        let all = cache.get_many(&keys).await.ok()?;
+        (all.iter().flatten().count() == keys.len()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_gives_no_more_than_it_gains_on_all_nodes_together() {
+    let server = RedisServer::start().await;
+    let patient = RedisOptions {
+        timeout: Duration::from_secs(5),
+        ..options(vec![server.url()])
+    };
+    let nodes: [RedisCache; 2] = nodes(&patient).await;
+    let (capacity, per_second) = (20, 100.0);
+    let since = Instant::now();
+    let takers = (0..8).map(|i| {
+        let cache = nodes[i % 2].cache();
+        tokio::spawn(async move {
+            let (mut taken, mut refused) = (0_u64, 0_u64);
+            while since.elapsed() < Duration::from_secs(2) {
+                let state = cache.take("bucket", 1, capacity, per_second).await.unwrap();
+                assert_eq!(state.allowed, state.retry_after.is_zero());
+                assert!(state.remaining <= capacity);
+                if state.allowed {
+                    taken += 1;
+                } else {
+                    refused += 1;
+                    tokio::time::sleep(state.retry_after).await;
+                }
+            }
+            (taken, refused)
+        })
+    });
+    let taken: Vec<(u64, u64)> = join_all(takers).await.into_iter().map(Result::unwrap).collect();
+    let gained = capacity as f64 + per_second * since.elapsed().as_secs_f64();
+    let all: u64 = taken.iter().map(|(taken, _)| taken).sum();
+    assert!(all as f64 <= gained, "{all} of {gained}");
+    assert!(
+        all as f64 >= gained * 0.7,
+        "{all} of {gained}: who waits as told gets what there is"
+    );
+    assert!(taken.iter().all(|(_, refused)| *refused > 0));
+    // Alone, who waits as long as told is let in, and half of it is too soon.
+    let cache = nodes[0].cache();
+    assert!(cache.take("slow", 1, 1, 5.0).await.unwrap().allowed);
+    let refused = cache.take("slow", 1, 1, 5.0).await.unwrap();
+    assert!(!refused.allowed && refused.retry_after <= Duration::from_millis(200));
+    tokio::time::sleep(refused.retry_after).await;
+    let state = cache.take("slow", 1, 1, 5.0).await.unwrap();
+    assert!(state.allowed, "{state:?}");
+    assert!(state.reset_after <= Duration::from_millis(200));
 }
 
 #[tokio::test]
