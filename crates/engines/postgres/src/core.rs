@@ -11,7 +11,7 @@ use crate::{
 };
 use holon_base::{Clock, IdGenerator};
 use holon_ports::{Consistency, Partition, StoreError, store::WriteToken};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
     sync::{
@@ -32,6 +32,9 @@ const DIRECTORY: &str = "SELECT d.version, s.slot, s.shard, s.state, r.kind, r.t
 /// How far a replica is; for one that was promoted since, how far it has written.
 const REPLAYED: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
     ELSE pg_current_wal_flush_lsn() END";
+/// How long a replica may keep a reader from the primary, and how long it is left alone afterwards.
+const REPLICA_PATIENCE: Duration = Duration::from_millis(500);
+const REPLICA_REST: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,6 +58,8 @@ struct Replica {
     sockets: Sockets,
     /// The highest position that it is known to have replayed.
     replayed: AtomicU64,
+    /// When it may be asked again, after it did not answer.
+    rests_until: Mutex<Instant>,
 }
 
 impl Shard {
@@ -87,6 +92,7 @@ impl Shard {
             replicas.push(Replica {
                 sockets: Sockets::new(&connector, options.readers),
                 replayed: AtomicU64::new(0),
+                rests_until: Mutex::new(Instant::now()),
             });
         }
         let shard = Self {
@@ -135,18 +141,33 @@ impl Shard {
 impl Replica {
     /// `None` if it is behind, or away: then the primary is asked.
     async fn read(&self, token: Option<WriteToken>, sql: &str, params: Params<'_>) -> Option<Vec<Row>> {
-        // Only those who find it connected, or the attempt due, are held up by it.
-        let link = self.sockets.link(Instant::now()).await.ok()?;
+        if *self.rests_until.lock() > Instant::now() {
+            return None;
+        }
         let needed = token.map_or(0, |token| token.0);
-        if needed <= self.replayed.load(Ordering::Relaxed) {
-            return link.query(sql, params).await.ok();
+        let answer = tokio::time::timeout(REPLICA_PATIENCE, self.ask(needed, sql, params)).await;
+        let Ok(Ok((replayed, rows))) = answer else {
+            *self.rests_until.lock() = Instant::now() + REPLICA_REST;
+            return None;
+        };
+        (needed <= replayed).then_some(rows)
+    }
+
+    /// Rows, and what the replica had at least replayed when they were read.
+    async fn ask(&self, needed: u64, sql: &str, params: Params<'_>) -> Result<(u64, Vec<Row>), Trouble> {
+        let link = self.sockets.link(Instant::now() + REPLICA_PATIENCE).await?;
+        let known = self.replayed.load(Ordering::Relaxed);
+        if needed <= known {
+            return Ok((known, link.query(sql, params).await?));
         }
         // How far it is, is asked before the rows: what it has replayed by then, the rows' snapshot has.
-        let (replayed, rows) = link.query_both((REPLAYED, &[]), (sql, params)).await.ok()?;
-        let replayed: Option<PgLsn> = replayed.first()?.try_get(0).ok()?;
-        let replayed = u64::from(replayed?);
+        let (replayed, rows) = link.query_both((REPLAYED, &[]), (sql, params)).await?;
+        let replayed = replayed
+            .first()
+            .and_then(|row| row.try_get::<_, Option<PgLsn>>(0).ok());
+        let replayed = replayed.flatten().map_or(0, u64::from);
         self.replayed.fetch_max(replayed, Ordering::Relaxed);
-        (needed <= replayed).then_some(rows)
+        Ok((replayed, rows))
     }
 }
 
