@@ -112,7 +112,8 @@ pub struct Event {
     pub subject: String,
     pub data: Bytes,
     pub traceparent: Option<Arc<str>>,
-    /// How often this event has been handed to the group before; 0 at first.
+    /// How often this event has been handed to the group before, as far as the engine knows: an engine may forget
+    /// when a partition moves to another process. 0 at first.
     pub redelivered: u32,
 }
 
@@ -194,8 +195,9 @@ pub trait Log: Send + Sync + 'static {
     /// The topics that are there.
     async fn topics(&self) -> Result<Vec<TopicSpec>, LogError>;
 
-    /// Appends events that belong to no row; durable on return, all or none on one engine. Whatever has a row goes
-    /// through [`crate::Store::commit`].
+    /// Appends events that belong to no row; durable on return. What is refused is refused as a whole; an engine on
+    /// servers of its own may have told some when it is [`LogError::Unavailable`]. Whatever has a row goes through
+    /// [`crate::Store::commit`].
     async fn append(&self, events: Vec<NewEvent>) -> Result<Vec<Position>, LogError>;
 
     /// Reads a partition from an offset on, without a group. Starts at the first event kept if `from` is older.
