@@ -83,6 +83,8 @@ impl Lane {
                 }
             };
             let Some(first) = first else { return };
+            // Whoever was just answered and is about to commit again gets to do so before the call is closed.
+            tokio::task::yield_now().await;
             let mut bytes = first.prepared.bytes;
             let mut group = vec![first];
             while group.len() < CALL_COMMITS && bytes < CALL_BYTES {

@@ -91,7 +91,7 @@ impl PostgresOptions {
             node: 0,
             clock: Arc::new(SystemClock),
             lease_time: LeaseTime::default(),
-            lanes: 4,
+            lanes: 2,
             readers: 4,
             connect_timeout: Duration::from_secs(3),
             patience: Duration::from_secs(5),
