@@ -108,6 +108,16 @@ impl Shown {
         self.original.as_deref().unwrap_or(&self.card)
     }
 
+    /// About how many bytes it is as JSON, rather too many.
+    pub fn size(&self) -> usize {
+        let cards = [Some(&self.card), self.original.as_ref(), self.quoted.as_ref()];
+        cards
+            .into_iter()
+            .flatten()
+            .map(|card| card.head.len() + 200)
+            .sum()
+    }
+
     /// Writes the post as JSON without its closing brace, so that the caller can add to it.
     pub fn write_open(&self, out: &mut Vec<u8>, flags: Option<Flags>) {
         let subject = self.subject();

@@ -98,6 +98,8 @@ pub struct HomePage {
 enum Stream {
     Timeline,
     Outbox(Id),
+    /// Stands for the outboxes that matter only below the floor, until the merge gets there.
+    BelowFloor,
 }
 
 /// A home being read.
@@ -385,35 +387,70 @@ impl<'a> HomeWalk<'a> {
             self.merge.stream(self.position);
         }
         self.streams.extend([Stream::Timeline, Stream::Outbox(viewer.id)]);
-        let floor = Id::from_u64(self.meta.floor.as_u64().saturating_add(1));
+        let floor = self.below_floor();
         let now = self.feed.clock.now();
-        let all_are_pushed = self.reader.tiers.authors.is_empty() && self.meta.floor == Id::MIN;
-        if all_are_pushed {
-            return Ok(());
-        }
-        for author in &viewer.follows {
-            if self.filtered && viewer.hides(*author) {
+        for (author, record) in self.pulled_authors() {
+            if self.filtered && viewer.hides(author) {
                 continue;
             }
-            let bound = match self.reader.tiers.authors.get(author) {
-                None => floor,
-                Some(record) if record.tier == Tier::Active => {
+            let bound = match record.tier {
+                Tier::Active => {
                     let above = self.feed.pushed_above(self.reader, record, now);
                     floor.max(Id::from_u64(above.as_u64().saturating_add(1)))
                 }
-                Some(_) => self.position,
+                _ => self.position,
             };
-            let bound = bound.min(self.position);
-            if bound.as_u64() > 1 {
-                self.open_outbox(*author, bound);
-            }
+            self.open_outbox(author, bound);
+        }
+        if self.meta.floor > Id::MIN {
+            self.merge.stream(floor.min(self.position));
+            self.streams.push(Stream::BelowFloor);
         }
         Ok(())
     }
 
+    /// What is older than this is below the floor.
+    fn below_floor(&self) -> Id {
+        Id::from_u64(self.meta.floor.as_u64().saturating_add(1))
+    }
+
+    /// The followees that are not in the push tier.
+    fn pulled_authors(&self) -> impl Iterator<Item = (Id, &'a TierRecord)> + use<'a> {
+        let Reader { viewer, tiers, .. } = self.reader;
+        let few = (tiers.authors.len() < viewer.follows.len()).then(|| {
+            let authors = tiers.authors.iter();
+            authors.filter_map(|(id, record)| viewer.follows(*id).then_some((*id, record)))
+        });
+        let follows = if few.is_some() {
+            &[]
+        } else {
+            viewer.follows.as_slice()
+        };
+        let all = follows
+            .iter()
+            .filter_map(|id| Some((*id, tiers.authors.get(id)?)));
+        few.into_iter().flatten().chain(all)
+    }
+
+    /// The walk has come to the floor: from here on everybody is pulled. Those of the push tier, who may be many, are only
+    /// opened now, since few readers get here.
+    fn open_below_floor(&mut self) {
+        let viewer = &self.reader.viewer;
+        let floor = self.below_floor();
+        for author in &viewer.follows {
+            let is_open = self.reader.tiers.authors.contains_key(author);
+            if !(is_open || self.filtered && viewer.hides(*author)) {
+                self.open_outbox(*author, floor);
+            }
+        }
+    }
+
     fn open_outbox(&mut self, author: Id, bound: Id) {
-        self.merge.stream(bound);
-        self.streams.push(Stream::Outbox(author));
+        let bound = bound.min(self.position);
+        if bound.as_u64() > 1 {
+            self.merge.stream(bound);
+            self.streams.push(Stream::Outbox(author));
+        }
     }
 
     /// The next entries that the reader may see: `count` of them, fewer only at the end.
@@ -431,7 +468,7 @@ impl<'a> HomeWalk<'a> {
                     let source = match self.streams[stream] {
                         _ if entry.author == self.reader.viewer.id => Source::Own,
                         Stream::Timeline => Source::Pushed,
-                        Stream::Outbox(_) => Source::Pulled,
+                        Stream::Outbox(_) | Stream::BelowFloor => Source::Pulled,
                     };
                     taken.push(HomeEntry { id, entry, source });
                 }
@@ -441,6 +478,12 @@ impl<'a> HomeWalk<'a> {
     }
 
     async fn fetch(&mut self, wanted: &[usize]) -> Result<(), FeedError> {
+        if wanted
+            .iter()
+            .any(|stream| matches!(self.streams[*stream], Stream::BelowFloor))
+        {
+            self.open_below_floor();
+        }
         // Many outboxes share a page; each is asked for its part and some more.
         let each = (2 * self.chunk / wanted.len()).clamp(8, self.chunk.max(8) + 1);
         for some in wanted.chunks(AT_ONCE) {
@@ -475,6 +518,8 @@ impl<'a> HomeWalk<'a> {
                 Ok((part.meta == self.meta).then_some((part.entries, part.more)))
             }
             Stream::Outbox(author) => self.feed.outbox(tenant, author, bound, limit).await.map(Some),
+            // What it stood for is open now.
+            Stream::BelowFloor => Ok(Some((Vec::new(), false))),
         }
     }
 }

@@ -155,12 +155,13 @@ async fn newer(feed: &Feed, caller: &Caller, since: &str, wait: Duration) -> Res
 }
 
 fn write_page<'a>(
-    items: impl Iterator<Item = (&'a HomeItem, Option<&'a Scored>)>,
+    items: impl Iterator<Item = (&'a HomeItem, Option<&'a Scored>)> + Clone,
     explain: bool,
     next: Option<&str>,
     since: &str,
 ) -> JsonBytes {
-    let mut out = Vec::with_capacity(24 * 1_024);
+    let bytes: usize = items.clone().map(|(item, _)| item.shown.size() + 1).sum();
+    let mut out = Vec::with_capacity(bytes + 1_024);
     out.extend_from_slice(b"{\"items\":[");
     for (at, (item, scored)) in items.enumerate() {
         if at > 0 {
