@@ -43,7 +43,13 @@ async fn a_killed_server_has_every_acknowledged_commit_and_none_by_half() {
     let mut server = PostgresServer::start().await;
     let options = PostgresOptions::new(vec![ShardOptions::new("one", server.url())]);
     let engine = Arc::new(open(options).await);
-    for round in 0..2 {
+    let mut was_cut_off = 0;
+    // The server may also die between commits, which shows less.
+    for round in 0.. {
+        if was_cut_off == 2 {
+            return;
+        }
+        assert!(round < 10, "the server always dies between commits");
         let total = Arc::new(AtomicU64::new(0));
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
@@ -86,10 +92,7 @@ async fn a_killed_server_has_every_acknowledged_commit_and_none_by_half() {
         for writer in writers {
             ended.push(writer.await.unwrap());
         }
-        assert!(
-            ended.iter().any(|ended| ended.is_next_unknown),
-            "killed between commits"
-        );
+        was_cut_off += u32::from(ended.iter().any(|ended| ended.is_next_unknown));
         server = server.restart().await;
         let store = engine.store();
         for (writer, ended) in (0..).zip(ended) {
