@@ -107,12 +107,11 @@ pub(crate) fn is_name(name: &str) -> bool {
 /// Names that the schema uses itself have no `.`, so a table without one gets a suffix; so does one that is too long.
 /// No table's name has a `~`.
 pub(crate) fn relation_of(name: &str) -> String {
-    if name.len() <= RELATION_BYTES {
-        return if name.contains('.') {
-            name.to_owned()
-        } else {
-            format!("{}~", &name[..name.len().min(RELATION_BYTES - 1)])
-        };
+    if name.contains('.') && name.len() <= RELATION_BYTES {
+        return name.to_owned();
+    }
+    if name.len() < RELATION_BYTES {
+        return format!("{name}~");
     }
     let hash = crate::directory::fnv(name.bytes());
     format!("{}~{hash:016x}", &name[..RELATION_BYTES - 17])
