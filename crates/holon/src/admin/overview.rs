@@ -110,8 +110,9 @@ impl Admin {
                 p99_ms: ms(rates.p99),
             });
         }
+        self.engines.measure_relay(&self.metrics).await;
         let consumers = self.metrics.consumers().into_iter();
-        let stats = self.engine.stats();
+        let figures = self.engines.figures();
         Overview {
             version: env!("CARGO_PKG_VERSION"),
             started: self.started,
@@ -128,17 +129,17 @@ impl Admin {
                 })
                 .collect(),
             store: StoreOverview {
-                failure: stats.failure,
-                disk_bytes: stats.disk_bytes,
-                free_bytes: stats.free_bytes,
-                commits_per_second: stats.commits_per_second,
-                commits: stats.commits,
-                events: stats.events_written,
-                group_size: stats.group_size,
-                group_micros: stats.group_micros,
-                queue_depth: stats.queue_depth as u64,
-                cache_bytes: stats.cache_bytes,
-                memtable_bytes: stats.memtable_bytes,
+                failure: figures.failure,
+                disk_bytes: figures.disk_bytes,
+                free_bytes: figures.free_bytes,
+                commits_per_second: figures.commits_per_second,
+                commits: figures.commits,
+                events: figures.events,
+                group_size: figures.group_size,
+                group_micros: figures.group_micros,
+                queue_depth: figures.queue_depth,
+                cache_bytes: figures.cache_bytes,
+                memtable_bytes: figures.memtable_bytes,
             },
             live: LiveOverview {
                 rooms: self.hub.occupied_rooms() as u64,

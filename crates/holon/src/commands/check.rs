@@ -10,7 +10,7 @@ const BATCH: usize = 1_000;
 
 /// Reads everything, which checks its checksums, and asks each system about its references and projections.
 pub async fn run(settings: Settings) -> Result<ExitCode, CommandError> {
-    if !settings.data.is_dir() {
+    if settings.postgres.is_empty() && !settings.data.is_dir() {
         return Err(format!("there is no data directory {}", settings.data.display()).into());
     }
     let node = Node::open(&settings, None).await?;
@@ -36,20 +36,20 @@ pub async fn run(settings: Settings) -> Result<ExitCode, CommandError> {
             Err(error) => findings.push(format!("{}: cannot be checked: {error}", system.name())),
         }
     }
-    node.engine.close().await;
+    node.engines.close().await;
     for finding in &findings {
         println!("{finding}");
     }
+    let place = match settings.postgres.is_empty() {
+        true => settings.data.display().to_string(),
+        false => "servers".to_owned(),
+    };
     let read = format!("{} rows and {} events", grouped(rows), grouped(events));
     if findings.is_empty() {
-        println!("{}: {read}, all in order", settings.data.display());
+        println!("{place}: {read}, all in order");
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
-        "{}: {read}, {} findings",
-        settings.data.display(),
-        grouped(findings.len())
-    );
+    println!("{place}: {read}, {} findings", grouped(findings.len()));
     Ok(ExitCode::FAILURE)
 }
 

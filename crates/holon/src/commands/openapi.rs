@@ -27,7 +27,7 @@ pub async fn document(settings: Settings) -> Result<String, CommandError> {
         systems: node.systems.clone(),
         consumers: Vec::new(),
         ports: node.context.ports.clone(),
-        engine: Arc::clone(&node.engine),
+        engines: Arc::clone(&node.engines),
         cursors: node.context.cursors.clone(),
         hub: Arc::clone(&node.hub),
         metrics: Arc::clone(&metrics),
@@ -40,6 +40,6 @@ pub async fn document(settings: Settings) -> Result<String, CommandError> {
     });
     let app = serve::app(&settings, &node, &admin, &metrics, &tracer).await?;
     let document = serde_json::to_string_pretty(app.document())?;
-    node.engine.close().await;
+    node.engines.close().await;
     Ok(document + "\n")
 }

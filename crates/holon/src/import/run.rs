@@ -391,12 +391,21 @@ impl Import {
         let mut progress: Option<Progress> = None;
         let (mut most, mut idle) = (0, 0);
         while idle < 2 {
-            let inspected: Inspected = self
-                .0
-                .client
-                .read("/v1/feed/inspect", &self.0.options.token)
-                .await?;
-            let lag: u64 = inspected.consumers.iter().map(|consumer| consumer.lag).sum();
+            let (client, token) = (&self.0.client, &self.0.options.token);
+            // Where the log is beside the store, events are relayed to it before consumers can be behind with them.
+            let overview: Inspected = client.read("/v1/admin/overview", token).await?;
+            let relays = overview
+                .consumers
+                .iter()
+                .filter(|consumer| consumer.group == "relay");
+            let waiting: u64 = relays.map(|relay| relay.lag).sum();
+            let inspected: Inspected = client.read("/v1/feed/inspect", token).await?;
+            let lag = waiting
+                + inspected
+                    .consumers
+                    .iter()
+                    .map(|consumer| consumer.lag)
+                    .sum::<u64>();
             idle = if lag == 0 { idle + 1 } else { 0 };
             most = most.max(lag as usize);
             let progress = progress.get_or_insert_with(|| Progress::start("fan-out", most));
@@ -417,6 +426,7 @@ struct Inspected {
 
 #[derive(Deserialize)]
 struct ConsumerLag {
+    group: String,
     lag: u64,
 }
 

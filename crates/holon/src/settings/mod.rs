@@ -5,9 +5,12 @@
 //! `push_below` under `[feed]` in the file, `HOLON_FEED_PUSH_BELOW` in the environment and
 //! `--set feed.push_below=…` on the command line.
 
+mod secret;
+mod servers;
 mod show;
 mod value;
 
+pub use secret::{Secret, Urls};
 pub use show::{table, toml_file};
 pub use value::SettingValue;
 
@@ -24,6 +27,8 @@ pub struct Setting {
     pub key: &'static str,
     /// What it does, in one or more sentences.
     pub doc: &'static [&'static str],
+    /// Whether it may hold a password.
+    pub is_secret: bool,
     show: fn(&Settings) -> String,
     toml: fn(&Settings) -> Option<String>,
     set: fn(&mut Settings, &str) -> Result<(), String>,
@@ -60,6 +65,7 @@ macro_rules! settings {
         pub static SETTINGS: &[Setting] = &[$(Setting {
             key: $key,
             doc: &[$($doc),+],
+            is_secret: <$kind as SettingValue>::IS_SECRET,
             show: |settings| settings.$field.show(),
             toml: |settings| settings.$field.toml(),
             set: |settings, text| {
@@ -79,10 +85,39 @@ settings! {
     systems: Vec<String> = "systems", vec!["identity".into(), "feed".into()];
     /// Fill the data directory with demo data if it is empty.
     demo: bool = "demo", false;
-    /// This node's number, 0 to 1023: part of every id that it makes, so no two running nodes may share one.
+    /// This node's number, 0 to 1023 (0 to 511 on servers): part of every id that it makes, so no two running nodes may
+    /// share one.
     node: u16 = "node", 0;
     /// How long requests in hand may take to finish after SIGTERM or SIGINT.
     drain: Duration = "drain", Duration::from_secs(10);
+
+    /// Run on servers rather than in the data directory: PostgreSQL, each `name=postgres://user:password@host/database`
+    /// with a name that it keeps for good, commas between. The first one also holds the directory of shards.
+    postgres: Urls = "engines.postgres", Urls::default();
+    /// NATS servers with JetStream, each `nats://host:4222`, commas between; any one that answers is enough.
+    nats: Urls = "engines.nats", Urls::default();
+    /// How many NATS servers keep each event: 1, or 3 in a cluster.
+    nats_replicas: usize = "engines.nats_replicas", 1;
+    /// Redis, `redis://host:6379`; of a Cluster one or more of its servers, commas between.
+    redis: Urls = "engines.redis", Urls::default();
+    /// Whether Redis is a Cluster.
+    redis_cluster: bool = "engines.redis_cluster", false;
+    /// Where S3 is, such as http://127.0.0.1:9000. When not set, blobs are in this node's data directory, which is
+    /// right for one node, or for a directory that all nodes share.
+    s3_endpoint: Option<String> = "engines.s3_endpoint", None;
+    /// The bucket for blobs.
+    s3_bucket: Option<String> = "engines.s3_bucket", None;
+    /// The region that requests to S3 are signed for.
+    s3_region: String = "engines.s3_region", "us-east-1".into();
+    /// The access key id of S3.
+    s3_access_key: Option<String> = "engines.s3_access_key", None;
+    /// The secret access key of S3.
+    s3_secret_key: Option<Secret> = "engines.s3_secret_key", None;
+    /// What all names on NATS, Redis and S3 begin with, so that deployments can share them: 1 to 32 of a-z, 0-9 and _.
+    prefix: String = "engines.prefix", "holon".into();
+    /// At least 32 random bytes that all nodes have in common: tokens, cursors and links are signed with keys made of
+    /// it. `openssl rand -hex 32` makes one. Must be set to run on servers.
+    secret: Option<Secret> = "engines.secret", None;
 
     /// What is logged: a level (error, warn, info, debug, trace), or `target=level` pairs with commas between.
     log_filter: String = "log.filter", "warn".into();
@@ -250,7 +285,7 @@ impl Loaded {
         (setting.set)(&mut self.settings, text).map_err(|expected| SettingsError::Value {
             origin: named.into(),
             key: setting.key.into(),
-            text: text.into(),
+            text: if setting.is_secret { "(not shown)" } else { text }.into(),
             expected,
         })?;
         self.origins.insert(setting.key, origin);
@@ -312,7 +347,7 @@ impl Loaded {
                 "expected feed.push_below or more",
             );
         }
-        Ok(())
+        servers::check(settings)
     }
 }
 
@@ -430,10 +465,45 @@ mod tests {
             ("[log]\nformat = 'xml'", "json"),
             ("[feed]\nactive_below = 1", "feed.push_below"),
             ("data = ", "not TOML"),
+            ("[engines]\nnats = 'nats://a:4222'", "engines.postgres"),
+            (
+                "[engines]\npostgres = 'postgres://u:pw@a/b'\nnats = 'nats://a:1'",
+                "engines.redis",
+            ),
+            ("[engines]\ns3_bucket = 'b'", "engines.postgres"),
+            ("[engines]\npostgres = 'hunter2'", "(not shown)"),
         ] {
             let error = load(file, &[], &[]).unwrap_err().to_string();
             assert!(error.contains(needle), "{file}: {error}");
         }
+    }
+
+    const SERVERS: &str =
+        "[engines]\npostgres = 'a=postgres://u:hunter2@a/b'\nnats = 'nats://a:1'\nredis = 'redis://a'\n";
+
+    #[test]
+    fn settings_of_servers_are_whole_and_show_no_secret() {
+        let with = |more: &str| load(&format!("{SERVERS}{more}"), &[], &[]);
+        for (more, needle) in [
+            ("", "HOLON_ENGINES_SECRET"),
+            ("secret = 'hunter2'", "too short"),
+            (
+                "secret = 'hunter2-hunter2-hunter2-hunter2-'\ns3_bucket = 'b'",
+                "engines.s3_endpoint",
+            ),
+        ] {
+            let error = with(more).unwrap_err().to_string();
+            assert!(error.contains(needle) && !error.contains("hunter2"), "{error}");
+        }
+        let loaded = with("secret = 'hunter2-hunter2-hunter2-hunter2-'").unwrap();
+        for printed in [
+            table(&loaded),
+            toml_file(&loaded),
+            format!("{:?}", loaded.settings),
+        ] {
+            assert!(!printed.contains("hunter2"), "{printed}");
+        }
+        assert!(toml_file(&loaded).contains("nats = [\"nats://a:1\"]"));
     }
 
     #[test]

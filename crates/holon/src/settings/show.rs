@@ -42,8 +42,14 @@ pub fn toml_file(loaded: &Loaded) -> String {
         } else {
             ""
         };
+        let is_left_out =
+            setting.is_secret && value.is_none() && !(setting.show)(&loaded.settings).is_empty();
         let value = value.unwrap_or_else(|| "\"\"".into());
         let _ = writeln!(text, "\n# {}", setting.doc());
+        if is_left_out {
+            let name = setting.environment();
+            let _ = writeln!(text, "# It is set, and not printed here; {name} can hold it.");
+        }
         let _ = writeln!(text, "{comment}{name} = {value}");
     }
     text

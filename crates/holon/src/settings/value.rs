@@ -4,6 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A type that a setting may have.
 pub trait SettingValue: Sized {
+    /// True if it may hold a password: then errors do not repeat it, and what is printed leaves it out.
+    const IS_SECRET: bool = false;
+
     /// Reads the text form; the error says what is expected.
     fn read(text: &str) -> Result<Self, String>;
 
@@ -17,7 +20,7 @@ pub trait SettingValue: Sized {
 }
 
 /// A basic string of TOML.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
@@ -151,6 +154,8 @@ impl SettingValue for Vec<String> {
 
 /// A setting that may be left out.
 impl<T: SettingValue> SettingValue for Option<T> {
+    const IS_SECRET: bool = T::IS_SECRET;
+
     fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Ok(None);

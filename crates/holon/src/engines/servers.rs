@@ -1,0 +1,451 @@
+//! Servers that nodes share: PostgreSQL for store, leases and outboxes, NATS for log and bus, Redis for the cache, and
+//! S3 (or a directory) for blobs.
+//!
+//! What nodes must have in common is checked at the start, since each would do harm quietly: the number of a node is
+//! taken by a lease, so that no two make the same ids; the deployment's secret is compared with the first node's; the
+//! clock is compared with the database's, because ids of all nodes are ordered by time.
+
+use super::{
+    Figures,
+    counted::{Counted, Counts},
+};
+use crate::{node::NodeError, settings::Settings};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use holon_base::{Clock, IdGenerator, Tenant, Timestamp};
+use holon_nats::{Nats, NatsOptions, Relay};
+use holon_objects::{ObjectBlobs, S3Options};
+use holon_ports::{
+    Batch, Consistency, Lease, LeaseError, Leases, Outbox, Partition, Ports, RowKey, Store, StoreError, Table,
+};
+use holon_postgres::{Postgres, PostgresOptions, ShardOptions};
+use holon_redis::{RedisCache, RedisOptions};
+use holon_telemetry::{Metrics, metrics::ConsumerFigures};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// A node has two numbers: the one of its settings, and this much more for the ids of events that are committed with
+/// rows, which are made elsewhere. The log knows events by their ids, so no two may ever be the same.
+pub const EVENT_NODES: u16 = (holon_base::id::MAX_NODE + 1) / 2;
+
+const FACTS: Table = Table("deployment.facts");
+const SECRET_ROW: &[u8] = b"secret";
+
+/// How long the number of a node that died is kept from others.
+const NUMBER_TTL: Duration = Duration::from_secs(10);
+/// Clocks that differ by more are refused, and by more than a tenth of it, told.
+const CLOCK_SKEW: Duration = Duration::from_secs(10);
+/// How long the database may take to say that it is there.
+const HEALTH: Duration = Duration::from_secs(2);
+/// Events that wait are counted up to here.
+const WAITING_COUNTED: usize = 1_000;
+
+/// What tells one deployment's secret from another's, and tells nothing else about it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SecretRecord {
+    fingerprint: [u8; 32],
+}
+
+pub struct Servers {
+    postgres: Postgres,
+    ports: Ports,
+    ids: IdGenerator,
+    clock: Arc<dyn Clock>,
+    secret: Vec<u8>,
+    outbox: Arc<dyn Outbox>,
+    relay: Relay,
+    counts: Arc<Counts>,
+    place: String,
+    stop: watch::Sender<bool>,
+    lost: watch::Receiver<Option<String>>,
+    keeper: parking_lot::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Servers {
+    pub async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Self, NodeError> {
+        std::fs::create_dir_all(&settings.data)
+            .map_err(|error| format!("cannot make {}: {error}", settings.data.display()))?;
+        let options = PostgresOptions::new(shards(settings)?)
+            .node(settings.node + EVENT_NODES)
+            .clock(Arc::clone(clock));
+        let postgres = Postgres::connect(options).await?;
+        let leases = postgres.leases();
+        let lease = match take_number(&*leases, settings.node).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                postgres.close().await;
+                return Err(error);
+            }
+        };
+        let parts = match Parts::open(settings, clock, &postgres, &lease).await {
+            Ok(parts) => parts,
+            Err(error) => {
+                // The next try need not wait for the lease to end.
+                let _ = leases.release(&lease).await;
+                postgres.close().await;
+                return Err(error);
+            }
+        };
+        let (stop, stopped) = watch::channel(false);
+        let (losing, lost) = watch::channel(None);
+        let keeper = tokio::spawn(keep_number(leases, lease, losing, stopped));
+        let place = format!(
+            "PostgreSQL ({}), NATS, Redis{}",
+            match settings.postgres.expose().len() {
+                1 => "1 shard".to_owned(),
+                count => format!("{count} shards"),
+            },
+            if settings.s3_endpoint.is_some() {
+                ", S3"
+            } else {
+                ""
+            }
+        );
+        Ok(Self {
+            ports: parts.ports,
+            ids: parts.ids,
+            clock: Arc::clone(clock),
+            secret: parts.secret,
+            outbox: postgres.outbox(),
+            relay: parts.relay,
+            counts: parts.counts,
+            place,
+            stop,
+            lost,
+            keeper: parking_lot::Mutex::new(Some(keeper)),
+            postgres,
+        })
+    }
+
+    pub fn ports(&self) -> Ports {
+        self.ports.clone()
+    }
+
+    pub fn ids(&self) -> IdGenerator {
+        self.ids.clone()
+    }
+
+    pub fn secret(&self, name: &str) -> [u8; 32] {
+        derive(&self.secret, name)
+    }
+
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Why nothing can be written, if so. The text says nothing about where the database is.
+    pub async fn failure(&self) -> Option<String> {
+        if let Some(lost) = &*self.lost.borrow() {
+            return Some(lost.clone());
+        }
+        let key = RowKey::new(FACTS, facts(), SECRET_ROW);
+        match tokio::time::timeout(HEALTH, self.ports.store.get(&key, Consistency::Strong)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the database does not answer");
+                Some("the database does not answer".into())
+            }
+            Err(_) => Some("the database does not answer in time".into()),
+        }
+    }
+
+    pub fn figures(&self) -> Figures {
+        Figures {
+            failure: self.lost.borrow().clone(),
+            commits_per_second: self.counts.commits_per_second(),
+            commits: self.counts.commits(),
+            events: self.counts.events(),
+            ..Figures::default()
+        }
+    }
+
+    pub async fn relay(&self, stop: watch::Receiver<bool>) {
+        self.relay.run(stop).await;
+    }
+
+    pub async fn measure_relay(&self, metrics: &Metrics) {
+        let sources = match self.outbox.sources().await {
+            Ok(sources) => sources,
+            Err(error) => return tracing::warn!(%error, "cannot find the outboxes"),
+        };
+        for source in sources {
+            match self.outbox.read(&source, WAITING_COUNTED).await {
+                Ok(waiting) => {
+                    let oldest = waiting.iter().map(|event| event.time).min();
+                    let age = |oldest| self.clock.now().since(oldest).as_secs_f64();
+                    let figures = ConsumerFigures {
+                        lag: waiting.len() as u64,
+                        oldest_seconds: oldest.map_or(0.0, age),
+                        dead_letters: 0,
+                    };
+                    metrics.set_consumer("relay", &source, figures);
+                }
+                Err(error) => tracing::warn!(source, %error, "cannot read how many events wait"),
+            }
+        }
+    }
+
+    pub async fn lost(&self) -> String {
+        let mut lost = self.lost.clone();
+        let text = match lost.wait_for(Option::is_some).await {
+            Ok(lost) => lost.clone(),
+            // The keeper ended in good order.
+            Err(_) => None,
+        };
+        match text {
+            Some(text) => text,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub async fn close(&self) {
+        self.stop.send_replace(true);
+        let keeper = self.keeper.lock().take();
+        if let Some(keeper) = keeper
+            && let Err(error) = keeper.await
+        {
+            tracing::error!(%error, "the keeper of the node's number did not end in good order");
+        }
+        self.postgres.close().await;
+    }
+}
+
+/// What is made once the node has its number.
+struct Parts {
+    ports: Ports,
+    ids: IdGenerator,
+    secret: Vec<u8>,
+    relay: Relay,
+    counts: Arc<Counts>,
+}
+
+impl Parts {
+    async fn open(
+        settings: &Settings,
+        clock: &Arc<dyn Clock>,
+        postgres: &Postgres,
+        lease: &Lease,
+    ) -> Result<Self, NodeError> {
+        compare_clocks(clock.now(), lease.expires.minus(NUMBER_TTL))?;
+        let secret = settings.secret.as_ref().ok_or("engines.secret is not set")?;
+        let secret = secret.expose().as_bytes().to_vec();
+        let counts = Arc::<Counts>::default();
+        let store: Arc<dyn Store> = Arc::new(Counted {
+            store: postgres.store(),
+            counts: Arc::clone(&counts),
+        });
+        let tables: Vec<Table> = holon_objects::TABLES.into_iter().chain([FACTS]).collect();
+        store.create_tables(&tables).await?;
+        compare_secret(&*store, &secret).await?;
+
+        let ids = IdGenerator::new(settings.node, Arc::clone(clock));
+        let mut options = NatsOptions::new(
+            settings.nats.expose().to_vec(),
+            &settings.prefix,
+            Arc::clone(clock),
+            ids.clone(),
+            postgres.leases(),
+        );
+        options.replicas = settings.nats_replicas;
+        let nats = Nats::connect(options).await?;
+
+        let mut options = RedisOptions::new(settings.redis.expose(), nats.bus());
+        options.cluster = settings.redis_cluster;
+        options.prefix = format!("{}:", settings.prefix);
+        let redis = RedisCache::connect(options).await?;
+
+        let blobs = blobs(settings, &store, derive(&secret, "blob"), clock).await?;
+        Ok(Self {
+            relay: nats.relay(postgres.outbox()),
+            ports: Ports {
+                store,
+                log: nats.log(),
+                cache: redis.cache(),
+                bus: nats.bus(),
+                blobs: Arc::new(blobs),
+                leases: postgres.leases(),
+            },
+            ids,
+            secret,
+            counts,
+        })
+    }
+}
+
+/// The shards, each with the name that was given to it.
+fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
+    let urls = settings.postgres.expose();
+    let mut shards = Vec::with_capacity(urls.len());
+    for (number, url) in urls.iter().enumerate() {
+        let (scheme, _) = url.split_once("://").unwrap_or_default();
+        let shard = match scheme.split_once('=') {
+            Some((name, _)) => ShardOptions::new(name, &url[name.len() + 1..]),
+            None if urls.len() == 1 => ShardOptions::new("main", url),
+            None => {
+                return Err(format!(
+                    "engines.postgres: address {} has no name; of several, each is name=postgres://..., under the name \
+                     that it keeps for good",
+                    number + 1
+                )
+                .into());
+            }
+        };
+        let scheme = scheme.rsplit('=').next().unwrap_or_default();
+        if !matches!(scheme, "postgres" | "postgresql") {
+            return Err(format!(
+                "engines.postgres: address {} does not begin with postgres://",
+                number + 1
+            )
+            .into());
+        }
+        shards.push(shard);
+    }
+    Ok(shards)
+}
+
+async fn blobs(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    secret: [u8; 32],
+    clock: &Arc<dyn Clock>,
+) -> Result<ObjectBlobs, NodeError> {
+    let (store, clock) = (Arc::clone(store), Arc::clone(clock));
+    let (Some(endpoint), Some(bucket), Some(key), Some(secret_key)) = (
+        &settings.s3_endpoint,
+        &settings.s3_bucket,
+        &settings.s3_access_key,
+        &settings.s3_secret_key,
+    ) else {
+        return Ok(ObjectBlobs::directory(
+            settings.data.join("blobs"),
+            store,
+            secret,
+            clock,
+        )?);
+    };
+    let mut options = S3Options::new(endpoint, bucket, &settings.s3_region, key, secret_key.expose());
+    options.prefix.clone_from(&settings.prefix);
+    let blobs = ObjectBlobs::s3(&options, store, secret, clock)?;
+    let checked = blobs.check().await;
+    checked.map_err(|error| format!("bucket {bucket} at {endpoint} cannot be used: {error}"))?;
+    Ok(blobs)
+}
+
+/// A key of its own for each use, from the one secret that operators keep (HMAC as a key derivation function: RFC 5869).
+fn derive(secret: &[u8], name: &str) -> [u8; 32] {
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length will do");
+    mac.update(b"holon deployment\0");
+    mac.update(name.as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+fn facts() -> Partition {
+    Partition::new(&Tenant::default(), "deployment")
+}
+
+/// Refuses a secret that is not the one of the nodes before.
+async fn compare_secret(store: &dyn Store, secret: &[u8]) -> Result<(), NodeError> {
+    let own = SecretRecord {
+        fingerprint: derive(secret, "fingerprint"),
+    };
+    let first = Batch::new().put_if_absent(FACTS, SECRET_ROW, &own);
+    match store.commit(&facts(), first).await {
+        Ok(_) => return Ok(()),
+        Err(StoreError::ConditionFailed { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let key = RowKey::new(FACTS, facts(), SECRET_ROW);
+    let row = store.get(&key, Consistency::Strong).await?;
+    let known: Option<SecretRecord> = row.map(|row| row.json()).transpose()?;
+    if known.is_some_and(|known| known != own) {
+        return Err(
+            "engines.secret is not the one that this deployment was begun with; all nodes have the same"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// The database's clock is that of leases, and the one that all nodes have in common.
+fn compare_clocks(own: Timestamp, database: Timestamp) -> Result<(), NodeError> {
+    let apart = own.since(database).max(database.since(own));
+    if apart > CLOCK_SKEW {
+        return Err(format!(
+            "the clock of this machine and that of the first database are {} s apart; ids are ordered by time, so set \
+             the clocks first",
+            apart.as_secs()
+        )
+        .into());
+    }
+    if apart > CLOCK_SKEW / 10 {
+        tracing::warn!(
+            milliseconds = apart.as_millis() as u64,
+            "the clock of this machine and that of the first database are apart"
+        );
+    }
+    Ok(())
+}
+
+/// Takes a node's number, after waiting for a process that died with it.
+async fn take_number(leases: &dyn Leases, node: u16) -> Result<Lease, NodeError> {
+    let (name, holder) = (format!("node.{node}"), format!("{:016x}", rand::random::<u64>()));
+    let end = Instant::now() + NUMBER_TTL + NUMBER_TTL / 4;
+    let mut told = false;
+    loop {
+        match leases.acquire(&name, &holder, NUMBER_TTL).await {
+            Ok(lease) => return Ok(lease),
+            Err(LeaseError::Held { .. }) if Instant::now() < end => {
+                if !told {
+                    eprintln!("node {node} is running, or was until a moment ago; waiting for its number");
+                    told = true;
+                }
+                tokio::time::sleep(NUMBER_TTL / 40).await;
+            }
+            Err(LeaseError::Held { .. }) => {
+                return Err(format!(
+                    "another process runs as node {node}; give each a number of its own with --set node=N"
+                )
+                .into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Renews the lease of a node's number until `stop` turns true, and gives it back then. Says so when another has it.
+async fn keep_number(
+    leases: Arc<dyn Leases>,
+    mut lease: Lease,
+    lost: watch::Sender<Option<String>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    while tokio::time::timeout(NUMBER_TTL / 3, stop.wait_for(|stop| *stop))
+        .await
+        .is_err()
+    {
+        let renewed = match leases.renew(&lease, NUMBER_TTL).await {
+            // It ran out while the database was away; if nobody took it, it is still ours.
+            Err(LeaseError::Lost) => leases.acquire(&lease.name, &lease.holder, NUMBER_TTL).await,
+            renewed => renewed,
+        };
+        match renewed {
+            Ok(renewed) => lease = renewed,
+            Err(LeaseError::Held { .. } | LeaseError::Lost) => {
+                lost.send_replace(Some(format!(
+                    "another process took {} while the database could not be reached",
+                    lease.name
+                )));
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "cannot renew the lease of this node's number"),
+        }
+    }
+    if let Err(error) = leases.release(&lease).await {
+        tracing::warn!(%error, "cannot give back this node's number");
+    }
+}

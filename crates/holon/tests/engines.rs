@@ -1,0 +1,153 @@
+//! `holon serve` on PostgreSQL, NATS, Redis and S3: two nodes, of which one is killed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
+#[path = "support/files.rs"]
+mod files;
+#[path = "support/oracle.rs"]
+mod oracle;
+mod support;
+
+use files::Files;
+use holon_testkit::{NatsServer, PostgresServer, RedisServer, S3Server};
+use std::{path::Path, process::Command, time::Instant};
+use support::{Api, Server, fails, holon};
+
+const SECRET: &str = "engines.secret=a-secret-of-the-test-that-has-32-bytes";
+
+/// Everything that two nodes share.
+struct Servers {
+    postgres: [PostgresServer; 2],
+    nats: NatsServer,
+    redis: RedisServer,
+    s3: S3Server,
+}
+
+impl Servers {
+    async fn start() -> Self {
+        let (one, two, nats, redis, s3) = tokio::join!(
+            PostgresServer::start(),
+            PostgresServer::start(),
+            NatsServer::start(),
+            RedisServer::start(),
+            S3Server::start()
+        );
+        Self {
+            postgres: [one, two],
+            nats,
+            redis,
+            s3,
+        }
+    }
+
+    /// Tells a node of all of them, with tiers so low that all are in play.
+    fn configure(&self, node: u16, command: &mut Command) {
+        let [one, two] = &self.postgres;
+        let settings = [
+            format!("node={node}"),
+            format!("engines.postgres=a={},b={}", one.url(), two.url()),
+            format!("engines.nats={}", self.nats.url()),
+            format!("engines.redis={}", self.redis.url()),
+            format!("engines.s3_endpoint={}", self.s3.endpoint()),
+            format!("engines.s3_bucket={}", self.s3.bucket()),
+            format!("engines.s3_access_key={}", self.s3.access_key_id()),
+            format!("engines.s3_secret_key={}", self.s3.secret_access_key()),
+            "rate_limit.enabled=false".into(),
+            "feed.push_below=4".into(),
+            "feed.active_below=60".into(),
+        ];
+        for setting in settings {
+            command.args(["--set", &setting]);
+        }
+    }
+
+    fn node(&self, node: u16, data: &Path) -> Server {
+        Server::start_with(data, "127.0.0.1:0", |command| {
+            self.configure(node, command);
+            command.args(["--set", SECRET]);
+        })
+    }
+}
+
+/// Waits until somebody has posted something that ends so.
+async fn until_posted(api: &Api, end: &str) {
+    let patience = Instant::now() + support::PATIENCE;
+    loop {
+        let posts = api.list("/v1/feed/users/u7/posts?replies=true").await;
+        if posts
+            .iter()
+            .any(|post| post["text"].as_str().unwrap().ends_with(end))
+        {
+            return;
+        }
+        assert!(Instant::now() < patience, "u7 posts nothing that ends in {end}");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_on_servers_are_one_and_outlive_each_other() {
+    let began = Instant::now();
+    let say = |what: &str| eprintln!("{what} after {:.1} s", began.elapsed().as_secs_f64());
+    let directory = tempfile::tempdir().unwrap();
+    let data = |name: &str| directory.path().join(name);
+    for name in ["few", "many"] {
+        std::fs::create_dir(data(name)).unwrap();
+    }
+    let servers = Servers::start().await;
+    say("servers run");
+
+    let a = servers.node(0, &data("a"));
+    let b = servers.node(1, &data("b"));
+    assert!(
+        a.printed().contains("PostgreSQL (2 shards), NATS, Redis, S3"),
+        "{}",
+        a.printed()
+    );
+    // The first to start made the administrator; its token is good everywhere.
+    assert!(!b.data.join("admin.token").exists());
+    let (on_a, on_b) = (a.api(), Api::new(&b.url, Some(a.admin_token())));
+    say("nodes run");
+
+    let few = Files::write(&data("few"), 40, 130);
+    let said = few.import(&a);
+    assert!(
+        said.contains("imported 40 accounts, 240 follows and 130 posts"),
+        "{said}"
+    );
+    say("imported through one node");
+    few.all_is_right(&on_b).await;
+    few.all_is_right(&on_a).await;
+    say("every home compared on both");
+
+    let stranger = fails(holon().args(["serve", "--data"]).arg(data("c")).args({
+        let mut command = Command::new("");
+        servers.configure(2, &mut command);
+        command.args(["--set", "engines.secret=another-secret-that-has-32-bytes-too"]);
+        command
+            .get_args()
+            .map(Into::into)
+            .collect::<Vec<std::ffi::OsString>>()
+    }));
+    assert!(stranger.contains("engines.secret is not the one"), "{stranger}");
+
+    // The same people, with more to say.
+    let many = Files::write(&data("many"), 40, 900);
+    let mut import = many.start(&b.url, &a.data);
+    until_posted(&on_b, "of 900").await;
+    assert!(import.try_wait().unwrap().is_none(), "the import is over already");
+    let a_data = a.data.clone();
+    a.kill();
+    say("a node killed");
+    let status = tokio::task::spawn_blocking(move || import.wait().unwrap());
+    assert!(status.await.unwrap().success());
+    say("imported through the other");
+    many.all_is_right_beside(130, &on_b).await;
+    say("every home compared");
+
+    let a = servers.node(0, &a_data);
+    many.all_is_right_beside(130, &a.api()).await;
+    say("every home compared on the node that came back");
+    b.stop();
+    a.stop();
+    say("stopped");
+}
