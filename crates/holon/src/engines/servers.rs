@@ -30,7 +30,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 /// A node has two numbers: the one of its settings, and this much more for the ids of events that are committed with
 /// rows, which are made elsewhere. The log knows events by their ids, so no two may ever be the same.
-pub const EVENT_NODES: u16 = (holon_base::id::MAX_NODE + 1) / 2;
+pub const EVENT_NODES: u16 = (holon_base::id::MAX_NODE >> 1) + 1;
 
 const FACTS: Table = Table("deployment.facts");
 const SECRET_ROW: &[u8] = b"secret";
