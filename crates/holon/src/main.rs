@@ -25,10 +25,6 @@ mod settings;
 use clap::Parser as _;
 use std::process::ExitCode;
 
-/// A tenth of the time of a busy server went into glibc's allocator, which also keeps what its threads freed.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match commands::run(cli.command) {

@@ -21,13 +21,13 @@ use crate::{
     extract::{IdempotencyKey, body_error},
     problem::{ApiError, REQUEST_ID},
 };
+use async_trait::async_trait;
 use axum::{
     body::Body,
     extract::{FromRequest as _, Request},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
-use async_trait::async_trait;
 use bytes::Bytes;
 use holon_base::{Clock, ErrorKind, Id, Tenant, limits};
 use holon_contracts::person::{Person, PersonalData, PersonalDataError};
@@ -315,7 +315,11 @@ impl PersonalData for KeptAnswers {
         let mut scan = Scan::all(TABLE, of_caller(&person.tenant, person.id), ERASED_AT_ONCE);
         loop {
             let page = self.0.scan(&scan).await.map_err(unanswered)?;
-            keys.extend(page.rows.iter().map(|row| String::from_utf8_lossy(&row.sort).into_owned()));
+            keys.extend(
+                page.rows
+                    .iter()
+                    .map(|row| String::from_utf8_lossy(&row.sort).into_owned()),
+            );
             let Some(last) = page.rows.last().filter(|_| page.more) else {
                 return Ok(serde_json::json!({ "keys": keys }));
             };

@@ -189,7 +189,10 @@ async fn who_is_erased_leaves_no_answers() {
         for n in 0..20 {
             let key = format!("key-{n}");
             let key = ("idempotency-key", key.as_str());
-            assert_eq!(post(&world.router, THINGS, &[caller, key], body).await.status, 201);
+            assert_eq!(
+                post(&world.router, THINGS, &[caller, key], body).await.status,
+                201
+            );
         }
     }
     let answers = KeptAnswers(Arc::clone(&world.home.context().ports.store));
@@ -201,10 +204,20 @@ async fn who_is_erased_leaves_no_answers() {
     let export = answers.export(&alice).await.unwrap();
     assert_eq!(export["keys"].as_array().unwrap().len(), 20);
     answers.erase(&alice).await.unwrap();
-    assert_eq!(answers.export(&alice).await.unwrap()["keys"].as_array().unwrap().len(), 0);
+    assert_eq!(
+        answers.export(&alice).await.unwrap()["keys"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
     let before = world.made();
     let key = ("idempotency-key", "key-3");
     post(&world.router, THINGS, &[ALICE, key], body).await;
     post(&world.router, THINGS, &[BOB, key], body).await;
-    assert_eq!(world.made(), before + 1, "alice's is done anew and bob's is replayed");
+    assert_eq!(
+        world.made(),
+        before + 1,
+        "alice's is done anew and bob's is replayed"
+    );
 }
