@@ -60,6 +60,17 @@ impl Servers {
         }
     }
 
+    /// What is to be refused.
+    fn command(&self, node: u16, data: &Path, secret: &str) -> Command {
+        let mut command = holon();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data);
+        self.configure(node, &mut command);
+        command.args(["--set", secret]);
+        command
+    }
+
     fn node(&self, node: u16, data: &Path) -> Server {
         Server::start_with(data, "127.0.0.1:0", |command| {
             self.configure(node, command);
@@ -119,16 +130,17 @@ async fn two_nodes_on_servers_are_one_and_outlive_each_other() {
     few.all_is_right(&on_a).await;
     say("every home compared on both");
 
-    let stranger = fails(holon().args(["serve", "--data"]).arg(data("c")).args({
-        let mut command = Command::new("");
-        servers.configure(2, &mut command);
-        command.args(["--set", "engines.secret=another-secret-that-has-32-bytes-too"]);
-        command
-            .get_args()
-            .map(Into::into)
-            .collect::<Vec<std::ffi::OsString>>()
-    }));
+    let mut command = servers.command(
+        2,
+        &data("c"),
+        "engines.secret=another-secret-that-has-32-bytes-too",
+    );
+    let stranger = fails(&mut command);
     assert!(stranger.contains("engines.secret is not the one"), "{stranger}");
+
+    // It waits for longer than a node that died keeps its number, so it runs beside what follows.
+    let mut command = servers.command(1, &data("d"), SECRET);
+    let twin = tokio::task::spawn_blocking(move || fails(&mut command));
 
     // The same people, with more to say.
     let many = Files::write(&data("many"), 40, 900);
@@ -143,6 +155,8 @@ async fn two_nodes_on_servers_are_one_and_outlive_each_other() {
     say("imported through the other");
     many.all_is_right_beside(130, &on_b).await;
     say("every home compared");
+    let twin = twin.await.unwrap();
+    assert!(twin.contains("another process runs as node 1"), "{twin}");
 
     let a = servers.node(0, &a_data);
     many.all_is_right_beside(130, &a.api()).await;
