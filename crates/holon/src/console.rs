@@ -168,11 +168,11 @@ fn not_found() -> Response {
     holon_web::ApiError::not_found("page or route").into_response()
 }
 
-/// A path of the console's own: asked for as a page, and neither an API's nor a file's.
+/// The first page, or a path of the console's own: asked for as a page, and neither an API's nor a file's.
 fn is_navigation(path: &str, headers: &HeaderMap) -> bool {
     let of_the_api = path == "v1" || path.starts_with("v1/") || path.starts_with(".well-known/");
     let of_a_file = path.starts_with("assets/");
-    !of_the_api && !of_a_file && names(headers, header::ACCEPT, "text/html")
+    path.is_empty() || !of_the_api && !of_a_file && names(headers, header::ACCEPT, "text/html")
 }
 
 /// True if one of the header's comma-separated items is this, parameters and a weak mark aside.

@@ -44,6 +44,11 @@ async fn a_browser_asks_for_as_little_as_it_can() {
     );
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert_eq!(page.body, PAGE);
+    let whatever = get(&api, "/", &[("accept", "*/*")]).await;
+    assert_eq!(
+        whatever.body, PAGE,
+        "the first page is for everybody who asks, curl too"
+    );
     let etag = page.header("etag").to_owned();
     assert!(!etag.is_empty());
     let same = get(&api, "/", &[HTML, ("if-none-match", &etag)]).await;

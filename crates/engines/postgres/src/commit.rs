@@ -40,6 +40,8 @@ pub(crate) struct Step {
     pub extra: i64,
     pub low: i64,
     pub high: i64,
+    /// Of an add: what the row held counts for nothing.
+    pub fresh: bool,
     pub expires: Option<Timestamp>,
 }
 
@@ -58,6 +60,7 @@ impl Step {
             extra: 0,
             low: i64::MIN,
             high: i64::MAX,
+            fresh: false,
             expires: None,
         }
     }
@@ -122,6 +125,13 @@ impl Sum {
         high: i64::MAX,
     };
 
+    /// Whatever the count was, it is 0.
+    const FRESH: Self = Self {
+        sum: 0,
+        low: 0,
+        high: 0,
+    };
+
     fn then(self, delta: i64) -> Self {
         Self {
             sum: self.sum + i128::from(delta),
@@ -167,6 +177,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(
     tables: &Tables,
     ids: &IdGenerator,
+    now: Timestamp,
     partition: Partition,
     batch: Batch,
 ) -> Result<Prepared, StoreError> {
@@ -224,8 +235,13 @@ pub(crate) fn prepare(
                     steps.push(step);
                     (steps.len() - 1, Sum::NOTHING)
                 });
-                *sum = sum.then(delta);
                 let step = &mut steps[*place];
+                if step.expires.is_some_and(|expires| expires <= now) {
+                    // What the additions before this one left has expired within the commit.
+                    *sum = Sum::FRESH;
+                    (step.fresh, step.expires) = (true, None);
+                }
+                *sum = sum.then(delta);
                 step.expires = expires.or(step.expires);
                 let (counter, extra, low, high) = sum.row();
                 (step.counter, step.extra, step.low, step.high) = (Some(counter), extra, low, high);

@@ -162,7 +162,7 @@ pub(crate) struct StepRow<'a> {
 impl ToSql for StepRow<'_> {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Written {
         let step = self.step;
-        let mut fields = Fields::start(ty, 19, out)?;
+        let mut fields = Fields::start(ty, 20, out)?;
         fields.i32(self.place.wave);
         fields.i32(self.place.commit);
         fields.i32(step.op as i32);
@@ -182,6 +182,7 @@ impl ToSql for StepRow<'_> {
         fields.i64(Some(step.extra));
         fields.i64(Some(step.low));
         fields.i64(Some(step.high));
+        fields.field(&Type::BOOL, Some(&[u8::from(step.fresh)]));
         fields.i64(step.expires.map(holon_base::Timestamp::millis));
         Ok(IsNull::No)
     }

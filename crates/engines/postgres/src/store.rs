@@ -309,9 +309,10 @@ impl Store for PostgresStore {
 
     async fn commit_many(&self, commits: Vec<(Partition, Batch)>) -> Vec<Result<Committed, StoreError>> {
         let mut answers: Vec<Option<CommitAnswer>> = vec![None; commits.len()];
+        let now = self.0.clock().now();
         let mut prepared = Vec::with_capacity(commits.len());
         for (place, (partition, batch)) in commits.into_iter().enumerate() {
-            match commit::prepare(&self.0.tables, &self.0.ids, partition, batch) {
+            match commit::prepare(&self.0.tables, &self.0.ids, now, partition, batch) {
                 Ok(commit) => prepared.push((place, Arc::new(commit))),
                 Err(error) => answers[place] = Some(Err(error)),
             }

@@ -84,6 +84,7 @@ CREATE TYPE holon.step AS (
     extra bigint,
     low bigint,       -- the ends at which an add saturates
     high bigint,
+    fresh boolean,    -- of an add: what the row held counts for nothing
     expires bigint
 );
 
@@ -136,7 +137,7 @@ BEGIN
                     THEN least(greatest(coalesce(o.counter, 0)::numeric + s.counter + s.extra, s.low), s.high)::bigint
                     ELSE s.counter END,
                 versions[s.commit],
-                coalesce(s.expires, o.expires)
+                CASE WHEN s.fresh THEN s.expires ELSE coalesce(s.expires, o.expires) END
             FROM unnest(steps) s
             LEFT JOIN LATERAL (
                 SELECT c.counter, c.expires FROM holon.%1$I c
