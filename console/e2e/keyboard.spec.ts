@@ -50,6 +50,8 @@ test("everything of a visit can be done with the keyboard alone", async ({ open,
   await page.keyboard.type(`@${ada.handle}`);
   await page.keyboard.press("Enter");
   await expect(page).toHaveURL(new RegExp(`/u/${ada.handle}$`));
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+  await expect(page.getByRole("article", { name: "The second of two" })).toBeVisible();
   await page.keyboard.press("j");
   await page.keyboard.press("Enter");
   await expect(page).toHaveURL(/\/post\/\d+$/);
