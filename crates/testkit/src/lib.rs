@@ -11,6 +11,7 @@
 
 mod home;
 mod nats;
+mod ports;
 pub mod postgres;
 mod process;
 mod redis;
@@ -20,9 +21,10 @@ mod wait;
 
 pub use home::{Running, TestHome};
 pub use nats::{NatsCluster, NatsServer};
+pub use ports::free_port;
 pub use postgres::PostgresServer;
 pub use process::{MissingProgram, Process, find_program};
 pub use redis::{RedisCluster, RedisServer, signal};
 pub use s3::S3Server;
-pub use serve::{Server, free_port, serve};
+pub use serve::{Server, serve};
 pub use wait::{PATIENCE, eventually};

@@ -1,8 +1,8 @@
 //! NATS servers with JetStream, each in a temporary directory, on ports that the system chose.
 
 use crate::{
+    ports::free_port,
     process::{Process, find_program},
-    serve::free_port,
     wait::{PATIENCE, eventually},
 };
 use std::{fmt::Write as _, path::PathBuf};

@@ -1,6 +1,8 @@
 //! Servers that are programs of their own.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -36,26 +38,34 @@ pub fn find_program(program: &str, package: &str) -> Result<PathBuf, MissingProg
         })
 }
 
+/// How much of what a program said is shown when it ends before its time.
+const SHOWN: u64 = 4_096;
+
 /// A child process that is killed when this is dropped.
 pub struct Process {
     program: PathBuf,
     child: Child,
+    /// What it said, in a file without a name.
+    said: File,
 }
 
 impl Process {
-    /// Starts a program; what it says goes nowhere.
+    /// Starts a program. What it says is shown if it ends before it listens.
     pub fn start<A: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
+        let said = tempfile::tempfile().expect("a temporary file");
+        let output = || Stdio::from(said.try_clone().expect("a file can be shared"));
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(output())
+            .stderr(output())
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
         Self {
             program: program.to_owned(),
             child,
+            said,
         }
     }
 
@@ -67,13 +77,24 @@ impl Process {
         let name = self.program.display().to_string();
         let end = tokio::time::Instant::now() + deadline;
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            let ended = self.child.try_wait().expect("a child can be waited for");
-            assert!(ended.is_none(), "{name} ended with {ended:?}");
-            assert!(
-                tokio::time::Instant::now() < end,
-                "{name} does not listen on {port}"
-            );
+            if let Some(ended) = self.child.try_wait().expect("a child can be waited for") {
+                panic!("{name} ended with {ended} and said: {}", self.last_words());
+            }
+            if tokio::time::Instant::now() >= end {
+                panic!("{name} does not listen on {port} and said: {}", self.last_words());
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The end of what it said so far.
+    fn last_words(&mut self) -> String {
+        let length = self.said.metadata().map_or(0, |file| file.len());
+        let mut words = Vec::new();
+        let read = self.said.seek(SeekFrom::Start(length.saturating_sub(SHOWN)));
+        match read.and_then(|_| self.said.read_to_end(&mut words)) {
+            Ok(_) => String::from_utf8_lossy(&words).into_owned(),
+            Err(error) => format!("(cannot be read: {error})"),
         }
     }
 

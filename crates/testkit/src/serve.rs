@@ -41,13 +41,3 @@ pub async fn serve(router: Router) -> Server {
     });
     Server { address, task }
 }
-
-/// A port that was free a moment ago, for programs that cannot be told to choose one. Another may take it first;
-/// where a port can be left to the system, leave it to the system.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of the loopback interface");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
-}
