@@ -3,6 +3,7 @@
 //! Figures come from what the running process counts; nothing here is stored. All of it needs the permission
 //! `admin.inspect`; what changes something needs `admin.rebuild`.
 
+mod cluster;
 mod letters;
 mod overview;
 mod rebuild;
@@ -13,6 +14,7 @@ pub use overview::publish_overview;
 use crate::{engines::Engines, jobs::Holder};
 use axum::Router;
 use holon_base::{CursorSigner, Timestamp};
+use holon_cluster::Cluster;
 use holon_ports::{Consumer, Ports};
 use holon_realtime::Hub;
 use holon_telemetry::{Metrics, Tracer};
@@ -41,6 +43,9 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    pub cluster: Arc<Cluster>,
+    /// The jobs of all systems.
+    pub jobs: Vec<&'static str>,
     rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
 }
 
@@ -57,6 +62,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    pub cluster: Arc<Cluster>,
+    pub jobs: Vec<&'static str>,
 }
 
 impl Admin {
@@ -80,12 +87,15 @@ impl Admin {
             metrics: parts.metrics,
             tracer: parts.tracer,
             holder: parts.holder,
+            cluster: parts.cluster,
+            jobs: parts.jobs,
             rebuilds: parking_lot::Mutex::default(),
         })
     }
 
     pub fn routes(self: &Arc<Self>) -> (Router, OpenApi) {
         Routes::new()
+            .permitted(INSPECT, routes!(cluster::get_cluster))
             .permitted(INSPECT, routes!(overview::get_overview))
             .live(Access::Permission(INSPECT), routes!(overview::watch_overview))
             .permitted(INSPECT, routes!(rebuild::list_rebuilds))
