@@ -296,6 +296,23 @@ async fn nodes_with_roles_know_each_other_and_whoever_may_not_join_is_told_why()
     other.stop();
     say("settings changed");
 
+    // A database whose clock is late, by a function that stands before its own.
+    let late = "SET allow_system_table_mods = on; \
+                ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO true_clock_timestamp; \
+                CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql \
+                AS $$ SELECT pg_catalog.true_clock_timestamp() - interval '4 seconds' $$";
+    servers.postgres.query(late).await;
+    let off = servers.refused(3, &[], directory).await;
+    let (_, ahead) = off.split_once("the clock of this machine is ").expect(&off);
+    assert!(
+        ahead.starts_with("4.0 s ahead of") || ahead.starts_with("3.9 s ahead of"),
+        "{off}"
+    );
+    let true_again = "SET allow_system_table_mods = on; DROP FUNCTION pg_catalog.clock_timestamp(); \
+                      ALTER FUNCTION pg_catalog.true_clock_timestamp() RENAME TO clock_timestamp";
+    servers.postgres.query(true_again).await;
+    say("refused a clock");
+
     let newer = "INSERT INTO holon.migrations (version) VALUES (9999)";
     servers.postgres.query(newer).await;
     let old = servers.refused(3, &[], directory).await;
