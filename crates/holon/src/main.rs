@@ -14,6 +14,7 @@ mod cli;
 mod client;
 mod commands;
 mod console;
+mod copy;
 mod demo;
 mod engines;
 mod import;

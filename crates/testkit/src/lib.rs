@@ -14,6 +14,7 @@ mod nats;
 mod ports;
 pub mod postgres;
 mod process;
+pub mod recovery;
 mod redis;
 mod s3;
 mod serve;

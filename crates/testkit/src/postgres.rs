@@ -81,27 +81,28 @@ impl PostgresServer {
 
     /// A hot standby that streams from this server, with a database of its own to read from.
     pub async fn standby(&self) -> Self {
-        let (primary, settings) = (self.port, self.settings.clone());
-        blocking(move || {
-            let directory = new_directory();
-            let mut backup = command("pg_basebackup", directory.path());
-            backup
-                .arg("--pgdata")
-                .arg(data(directory.path()))
-                .args([
-                    "--checkpoint=fast",
-                    "--wal-method=stream",
-                    "--write-recovery-conf",
-                    "--no-sync",
-                ])
-                .arg("--dbname")
-                .arg(format!(
-                    "host=127.0.0.1 port={primary} user={USER} password={PASSWORD}"
-                ));
-            run(backup);
-            Self::launch(directory, settings)
+        let directory = copy_of(self.port, &["--write-recovery-conf"]).await;
+        let settings = self.settings.clone();
+        blocking(move || Self::launch(directory, settings)).await
+    }
+
+    /// A copy of its files, as `pg_basebackup` makes it while the server runs.
+    pub(crate) async fn base_backup(&self) -> TempDir {
+        copy_of(self.port, &[]).await
+    }
+
+    /// A server on files that are there.
+    pub(crate) async fn start_on(directory: TempDir, options: PostgresOptions) -> Self {
+        blocking(move || Self::launch(directory, options.settings)).await
+    }
+
+    /// Waits until recovery is over.
+    pub(crate) async fn until_writable(&self) {
+        crate::eventually("a restored server to take writes", START, || async {
+            let is_recovering = self.query("SELECT pg_is_in_recovery()").await;
+            (is_recovering == "f").then_some(())
         })
-        .await
+        .await;
     }
 
     fn launch(directory: TempDir, settings: Vec<(String, String)>) -> Self {
@@ -281,6 +282,27 @@ impl Drop for PostgresServer {
     }
 }
 
+/// The files of a running server, copied into a directory of their own.
+async fn copy_of(port: u16, more: &[&str]) -> TempDir {
+    let more: Vec<String> = more.iter().map(|&argument| argument.to_owned()).collect();
+    blocking(move || {
+        let directory = new_directory();
+        let mut backup = command("pg_basebackup", directory.path());
+        backup
+            .arg("--pgdata")
+            .arg(data(directory.path()))
+            .args(["--checkpoint=fast", "--wal-method=stream", "--no-sync"])
+            .args(more)
+            .arg("--dbname")
+            .arg(format!(
+                "host=127.0.0.1 port={port} user={USER} password={PASSWORD}"
+            ));
+        run(backup);
+        directory
+    })
+    .await
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -293,7 +315,7 @@ fn data(directory: &Path) -> PathBuf {
 }
 
 /// A directory that belongs to whom the server runs as.
-fn new_directory() -> TempDir {
+pub(crate) fn new_directory() -> TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     give_away(directory.path());
     directory

@@ -49,6 +49,7 @@
 //! makes it safe.
 
 mod commit;
+mod copy;
 mod core;
 pub mod directory;
 mod encoding;

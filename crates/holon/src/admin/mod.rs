@@ -1,8 +1,10 @@
 //! `/v1/admin`: a node as its administrator sees it.
 //!
 //! Figures come from what the running process counts; nothing here is stored. All of it needs the permission
-//! `admin.inspect`; what changes something needs `admin.rebuild`.
+//! `admin.inspect`; what changes something needs `admin.rebuild`, and a backup,
+//! which has all secrets in it, `admin.backup`.
 
+mod backup;
 mod letters;
 mod overview;
 mod rebuild;
@@ -25,6 +27,9 @@ use utoipa_axum::routes;
 pub const INSPECT: &str = "admin.inspect";
 /// Makes projections anew and replays dead letters.
 pub const REBUILD: &str = "admin.rebuild";
+
+/// Takes everything away in a file, secrets too.
+pub const BACKUP: &str = "admin.backup";
 
 /// What the admin routes know of the node.
 pub struct Admin {
@@ -95,6 +100,7 @@ impl Admin {
             .permitted(REBUILD, routes!(letters::replay_dead_letter))
             .permitted(INSPECT, routes!(traces::list_traces))
             .permitted(INSPECT, routes!(traces::get_trace))
+            .live(Access::Permission(BACKUP), routes!(backup::get_backup))
             .finish(Arc::clone(self))
     }
 }

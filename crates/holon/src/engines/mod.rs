@@ -1,7 +1,9 @@
 //! What a node runs on: the embedded engine in its data directory, or servers that many nodes share.
 
+pub mod carried;
 mod counted;
 mod servers;
+pub mod still;
 
 pub use servers::EVENT_NODES;
 
@@ -49,6 +51,7 @@ impl Engines {
             let servers = Servers::open(settings, clock).await?;
             return Ok(Self(Kind::Servers(Box::new(servers))));
         }
+        crate::copy::directory::is_whole(&settings.data)?;
         let options = EngineOptions::new(&settings.data)
             .node(settings.node)
             .clock(Arc::clone(clock));
@@ -78,6 +81,14 @@ impl Engines {
         match &self.0 {
             Kind::Embedded(engine) => Ok(engine.secret(name)?),
             Kind::Servers(servers) => Ok(servers.secret(name)),
+        }
+    }
+
+    /// The data directory as it is now, to be copied; `None` on servers.
+    pub fn directory(&self) -> Option<&Engine> {
+        match &self.0 {
+            Kind::Embedded(engine) => Some(engine),
+            Kind::Servers(_) => None,
         }
     }
 
