@@ -93,17 +93,17 @@ async fn sign_in(api: &Api) -> http::StatusCode {
         .status
 }
 
-/// Waits until every consumer has handled everything, as the administrator's page tells it.
+/// Waits until every consumer of the feed has handled everything.
 async fn caught_up(api: &Api) {
     let end = Instant::now() + support::PATIENCE;
     loop {
-        let overview = api.read("/v1/admin/overview").await;
-        let consumers = overview["consumers"].as_array().unwrap();
-        assert!(!consumers.is_empty(), "{overview}");
+        let inside = api.read("/v1/feed/inspect").await;
+        let consumers = inside["consumers"].as_array().unwrap();
+        assert!(!consumers.is_empty(), "{inside}");
         if consumers.iter().all(|consumer| consumer["lag"] == 0) {
             return;
         }
-        assert!(Instant::now() < end, "{overview}");
+        assert!(Instant::now() < end, "{inside}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -165,8 +165,20 @@ async fn a_backup_under_load_holds_what_was_acknowledged_and_is_restored() {
     assert!(said.contains("all in order"), "{said}");
 
     // The same of a directory that nobody uses, and once more.
-    succeeds(holon().arg("backup").arg(at("b.holon")).arg("--data").arg(at("b")));
-    let said = fails(holon().arg("backup").arg(at("b.holon")).arg("--data").arg(at("b")));
+    succeeds(
+        holon()
+            .arg("backup")
+            .arg(at("b.holon"))
+            .arg("--data")
+            .arg(at("b")),
+    );
+    let said = fails(
+        holon()
+            .arg("backup")
+            .arg(at("b.holon"))
+            .arg("--data")
+            .arg(at("b")),
+    );
     assert!(said.contains("overwrites nothing"), "{said}");
     let said = fails(&mut restore(&at("b.holon"), &at("b")));
     assert!(said.contains("is not empty"), "{said}");
@@ -224,10 +236,13 @@ fn damaged_backups_are_refused(file: &Path, directory: &Path) {
     let whole = std::fs::read(file).unwrap();
     let damaged = directory.join("damaged.holon");
     let data = directory.join("never");
-    let mut refused = |bytes: &[u8], why: &str| {
+    let refused = |bytes: &[u8], why: &str| {
         std::fs::write(&damaged, bytes).unwrap();
         let said = fails(&mut restore(&damaged, &data));
-        assert!(said.contains(why) && said.contains("nothing was restored"), "{said}");
+        assert!(
+            said.contains(why) && said.contains("nothing was restored"),
+            "{said}"
+        );
         assert!(!data.exists() && !directory.join("never.partial").exists());
     };
     refused(&whole[..whole.len() / 2], "cut off");

@@ -131,7 +131,9 @@ async fn groups(engine: &Engine) -> BTreeMap<(String, String), Vec<Progress>> {
 }
 
 fn blob() -> Vec<u8> {
-    (0..3_000_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    (0..3_000_000_u32)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
 }
 
 /// Starts a command and kills it once a condition holds.
@@ -221,33 +223,49 @@ async fn a_data_directory_moves_to_servers_and_back() {
     let id = ports.blobs.put(&tenant, content).await.unwrap().id;
     ports.blobs.hold(&tenant, &id, "photo:1").await.unwrap();
     let at_first = groups(&before).await;
-    let (group, topic) = at_first.keys().find(|(_, topic)| topic.starts_with("feed")).unwrap();
+    let (group, topic) = at_first
+        .keys()
+        .find(|(_, topic)| topic.starts_with("feed"))
+        .unwrap();
     let partition = at_first[&(group.clone(), topic.clone())]
         .iter()
         .find(|progress| progress.next > 0)
         .unwrap()
         .partition;
     let event = ports.log.read(topic, partition, 0, 1).await.unwrap().remove(0);
-    ports.log.bury(group, topic, &event, "it was too much", 5).await.unwrap();
+    ports
+        .log
+        .bury(group, topic, &event, "it was too much", 5)
+        .await
+        .unwrap();
     before.close().await;
 
     // There, killed twice; what is not finished is not served.
-    killed_when(&mut servers.migrate("--from", &at("data"), &at("node")), || async {
-        !servers.reached().await.is_empty()
-    })
+    killed_when(
+        &mut servers.migrate("--from", &at("data"), &at("node")),
+        || async { !servers.reached().await.is_empty() },
+    )
     .await;
     let mut node = holon();
-    node.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(at("node"));
+    node.args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(at("node"));
     servers.configure(&mut node);
     let said = fails(&mut node);
-    assert!(said.contains("being copied") || said.contains("unfinished copy"), "{said}");
-    killed_when(&mut servers.migrate("--from", &at("data"), &at("node")), || async {
-        servers.reached().await.as_str() > "feed.h"
-    })
+    assert!(
+        said.contains("being copied") || said.contains("unfinished copy"),
+        "{said}"
+    );
+    killed_when(
+        &mut servers.migrate("--from", &at("data"), &at("node")),
+        || async { servers.reached().await.as_str() > "feed.h" },
+    )
     .await;
     let said = succeeds(&mut servers.migrate("--from", &at("data"), &at("node")));
     assert!(said.contains("the same on both sides"), "{said}");
-    assert!(said.contains("table feed.posts") && said.contains("chunks of blobs"), "{said}");
+    assert!(
+        said.contains("table feed.posts") && said.contains("chunks of blobs"),
+        "{said}"
+    );
     say("copied to servers");
     let said = fails(&mut servers.migrate("--from", &at("data"), &at("node")));
     assert!(said.contains("not empty"), "{said}");
@@ -259,7 +277,9 @@ async fn a_data_directory_moves_to_servers_and_back() {
     assert!(said.contains("node 0 runs"), "{said}");
     let body = json!({ "text": "said on servers" });
     let posted = held.token.at(&node.url);
-    let posted = posted.send(Method::POST, "/v1/feed/posts", &[], Some(&body)).await;
+    let posted = posted
+        .send(Method::POST, "/v1/feed/posts", &[], Some(&body))
+        .await;
     assert_eq!(posted.status, 201);
     node.stop();
     say("every home compared on servers");
@@ -280,7 +300,10 @@ async fn a_data_directory_moves_to_servers_and_back() {
     for (key, progress) in groups(&after).await {
         let before = at_first.get(&key).unwrap_or_else(|| panic!("{key:?}"));
         for (now, then) in progress.iter().zip(before) {
-            assert!(now.committed >= then.committed && now.next >= then.next, "{key:?}");
+            assert!(
+                now.committed >= then.committed && now.next >= then.next,
+                "{key:?}"
+            );
         }
     }
     let letters = ports.log.dead_letters(group, topic, 0, 10).await.unwrap();

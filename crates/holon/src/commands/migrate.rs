@@ -53,7 +53,7 @@ pub async fn run(arguments: MigrateArgs) -> Result<ExitCode, CommandError> {
     }
     print!("{}", run::report(&done?));
     println!(
-        "copied and compared in {:.1} s; what it was copied from is as it was. Never serve both",
+        "copied in {:.1} s, the same on both sides; what it was copied from is as it was. Never serve both",
         began.elapsed().as_secs_f64()
     );
     Ok(ExitCode::SUCCESS)

@@ -97,7 +97,7 @@ pub async fn note_finished(store: &dyn Store) -> Result<(), StoreError> {
 pub async fn check(store: &dyn Store, leases: &dyn holon_ports::Leases) -> Result<(), NodeError> {
     if leases.current(COPY_LEASE).await?.is_some() {
         return Err(
-            "this deployment is being copied; start when that is done, or ten seconds after it died".into(),
+            "this deployment is being copied; start when that is done, or five seconds after it died".into(),
         );
     }
     match unfinished(store).await? {

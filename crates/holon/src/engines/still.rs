@@ -16,8 +16,10 @@ use holon_postgres::{Postgres, PostgresOptions};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-/// How long nodes are kept from starting after a copy died.
-const COPY_TTL: Duration = Duration::from_secs(10);
+/// How long nodes are kept from starting after a copy died. Should it run out while the copy goes on, because the database
+/// did not answer, nodes still do not serve what is unfinished, and what changes while it is read is found when it is
+/// compared.
+const COPY_TTL: Duration = Duration::from_secs(5);
 /// How long the last events may take from the outboxes to the log.
 const RELAY_TIME: Duration = Duration::from_secs(600);
 /// The secrets that a node derives; those that were carried over come before them.
@@ -137,7 +139,7 @@ impl Still {
 async fn alone(leases: &dyn Leases) -> Result<Lease, NodeError> {
     let holder = format!("{:016x}", rand::random::<u64>());
     let end = Instant::now() + COPY_TTL + COPY_TTL / 4;
-    let lease = loop {
+    let mut lease = loop {
         match leases.acquire(COPY_LEASE, &holder, COPY_TTL).await {
             Ok(lease) => break lease,
             // One that was killed is waited for.
@@ -149,16 +151,28 @@ async fn alone(leases: &dyn Leases) -> Result<Lease, NodeError> {
         }
     };
     for node in 0..EVENT_NODES {
-        // A node that was killed is waited for as well.
-        while leases.current(&format!("node.{node}")).await?.is_some() {
-            if Instant::now() > end {
-                let _ = leases.release(&lease).await;
-                return Err(format!("node {node} runs on these servers; stop all nodes first").into());
-            }
-            tokio::time::sleep(COPY_TTL / 40).await;
+        if let Err(error) = until_ended(leases, node, &mut lease).await {
+            let _ = leases.release(&lease).await;
+            return Err(error);
         }
     }
-    Ok(leases.renew(&lease, COPY_TTL).await?)
+    Ok(lease)
+}
+
+/// Waits until the lease of a node that was killed is over; one that is renewed is a node that runs.
+async fn until_ended(leases: &dyn Leases, node: u16, own: &mut Lease) -> Result<(), NodeError> {
+    let name = format!("node.{node}");
+    let Some(first) = leases.current(&name).await? else {
+        return Ok(());
+    };
+    while let Some(held) = leases.current(&name).await? {
+        if held.expires > first.expires {
+            return Err(format!("node {node} runs on these servers; stop all nodes first").into());
+        }
+        tokio::time::sleep(COPY_TTL / 20).await;
+        *own = leases.renew(own, COPY_TTL).await?;
+    }
+    Ok(())
 }
 
 /// Keeps the lease until told to stop, and gives it back.
