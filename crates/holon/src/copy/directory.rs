@@ -2,7 +2,7 @@
 
 use super::{
     CopyError,
-    home::{Checkpoint, Home, PAGE},
+    home::{Checkpoint, Home, PAGE, Page},
     record::{Group, Head, Record, Topic, lasting},
 };
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use holon_embedded::{
     copy::{Mark, Snapshot},
 };
 use holon_objects::{ObjectBlobs, copy::ChunkPlace};
-use holon_ports::{Event, Partition, Row, StoreError, log::DeadLetter, store::TableCursor};
+use holon_ports::{Event, StoreError, log::DeadLetter, store::TableCursor};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File},
@@ -274,11 +274,7 @@ impl Home for Directory {
         Ok(self.snapshot()?.tables())
     }
 
-    async fn rows(
-        &self,
-        table: &str,
-        cursor: Option<TableCursor>,
-    ) -> Result<(Vec<(Partition, Row)>, Option<TableCursor>), CopyError> {
+    async fn rows(&self, table: &str, cursor: Option<TableCursor>) -> Result<Page, CopyError> {
         Ok(self.snapshot()?.rows(table, cursor, PAGE)?)
     }
 

@@ -6,8 +6,9 @@ use super::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use holon_embedded::copy::Page;
 use holon_objects::copy::ChunkPlace;
-use holon_ports::{Event, Partition, Row, log::DeadLetter, store::TableCursor};
+use holon_ports::{Event, log::DeadLetter, store::TableCursor};
 use serde::{Deserialize, Serialize};
 
 /// Rows or events of one page.
@@ -32,11 +33,7 @@ pub trait Home: Send + Sync {
     async fn files(&self) -> Result<Vec<(String, Bytes)>, CopyError>;
     /// The names of the tables whose rows count, in order.
     async fn tables(&self) -> Result<Vec<String>, CopyError>;
-    async fn rows(
-        &self,
-        table: &str,
-        cursor: Option<TableCursor>,
-    ) -> Result<(Vec<(Partition, Row)>, Option<TableCursor>), CopyError>;
+    async fn rows(&self, table: &str, cursor: Option<TableCursor>) -> Result<Page, CopyError>;
     async fn topics(&self) -> Result<Vec<Topic>, CopyError>;
     async fn events(&self, topic: &str, partition: u16, from: u64) -> Result<Vec<Event>, CopyError>;
     async fn groups(&self) -> Result<Vec<Group>, CopyError>;

@@ -3,7 +3,7 @@
 use super::{
     CopyError,
     directory::{files_of, number_of, take_file, take_group},
-    home::{Checkpoint, Home},
+    home::{Checkpoint, Home, Page},
     record::{Group, Head, Record, Topic, lasting},
 };
 use crate::engines::{carried, carried::Carried, still::Still};
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holon_base::Id;
 use holon_objects::copy::ChunkPlace;
-use holon_ports::{Event, LogError, Partition, Row, Table, log::DeadLetter, store::TableCursor};
+use holon_ports::{Event, LogError, Table, log::DeadLetter, store::TableCursor};
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 /// Rows of one page; each may be up to a MiB.
@@ -142,11 +142,7 @@ impl Home for Servers {
         Ok(tables)
     }
 
-    async fn rows(
-        &self,
-        table: &str,
-        cursor: Option<TableCursor>,
-    ) -> Result<(Vec<(Partition, Row)>, Option<TableCursor>), CopyError> {
+    async fn rows(&self, table: &str, cursor: Option<TableCursor>) -> Result<Page, CopyError> {
         Ok(self.still.store.walk(Table(lasting(table)), cursor, ROWS).await?)
     }
 

@@ -26,6 +26,9 @@ use std::{
 /// What a page of a copy may take beyond its first row or event, in bytes.
 const PAGE_BYTES: usize = 4 << 20;
 
+/// Rows of a table, and where the next are; `None` after the last.
+pub type Page = (Vec<(Partition, Row)>, Option<TableCursor>);
+
 /// What was given out last: versions and ids below were used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -120,12 +123,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// If the engine is closed, or a row is damaged.
-    pub fn rows(
-        &self,
-        table: &str,
-        cursor: Option<TableCursor>,
-        max: usize,
-    ) -> Result<(Vec<(Partition, Row)>, Option<TableCursor>), StoreError> {
+    pub fn rows(&self, table: &str, cursor: Option<TableCursor>, max: usize) -> Result<Page, StoreError> {
         let id = self.tables.get(table);
         let prefix = id
             .ok_or_else(|| StoreError::NoSuchTable(table.to_owned()))?

@@ -11,4 +11,4 @@
 mod export;
 mod import;
 
-pub use export::{Committed, Mark, Snapshot};
+pub use export::{Committed, Mark, Page, Snapshot};
