@@ -16,6 +16,7 @@ fn help_names_every_command_and_where_to_start() {
         "restore",
         "migrate",
         "rebuild",
+        "shards",
         "config",
         "openapi",
         "completions",

@@ -1,13 +1,15 @@
 //! Restoring a PostgreSQL server to a moment of its past, as an operator does it with PostgreSQL's own tools: a base
 //! backup, an archive of the write-ahead log, and `recovery_target_time`.
 
-use crate::postgres::{PostgresOptions, PostgresServer};
+use crate::{
+    Place,
+    postgres::{PostgresOptions, PostgresServer, give_away},
+};
 use std::path::Path;
-use tempfile::TempDir;
 
 /// Where a server puts its write-ahead log for good.
 pub struct Archive {
-    directory: TempDir,
+    place: Place,
 }
 
 impl Default for Archive {
@@ -18,13 +20,13 @@ impl Default for Archive {
 
 impl Archive {
     pub fn new() -> Self {
-        Self {
-            directory: crate::postgres::new_directory(),
-        }
+        let place = Place::temporary();
+        give_away(place.path());
+        Self { place }
     }
 
     fn path(&self) -> &Path {
-        self.directory.path()
+        self.place.path()
     }
 
     /// For a server that keeps its log here.
@@ -38,20 +40,19 @@ impl Archive {
     /// A copy of a running server's files, from which it can be restored to any later moment.
     pub async fn base_backup(&self, of: &PostgresServer) -> BaseBackup {
         BaseBackup {
-            directory: of.base_backup().await,
+            place: of.base_backup().await,
         }
     }
 
     /// A new server with what the old one had committed by `time`, as the server's `now()` tells it. It takes writes on
     /// return.
     pub async fn restore(&self, backup: BaseBackup, time: &str) -> PostgresServer {
-        std::fs::write(backup.directory.path().join("data/recovery.signal"), "")
-            .expect("a file of the server");
+        std::fs::write(backup.place.path().join("data/recovery.signal"), "").expect("a file of the server");
         let options = PostgresOptions::default()
             .set("restore_command", &format!("cp {}/%f %p", self.path().display()))
             .set("recovery_target_time", time)
             .set("recovery_target_action", "promote");
-        let server = PostgresServer::start_on(backup.directory, options).await;
+        let server = PostgresServer::start_in(backup.place, options).await;
         server.until_writable().await;
         server
     }
@@ -59,5 +60,5 @@ impl Archive {
 
 /// The files of a server as `pg_basebackup` copied them.
 pub struct BaseBackup {
-    directory: TempDir,
+    place: Place,
 }

@@ -1,7 +1,8 @@
 //! Copying: events and dead letters as they were elsewhere.
 //!
 //! Events keep their ids, times and offsets. Each is sent on the condition that the one before it is the last of its
-//! stream (`Nats-Expected-Last-Sequence`), so that whatever is lost on the way, there is no gap and no event twice.
+//! stream (`Nats-Expected-Last-Sequence`), so that whatever is lost on the way, there is no gap and no event twice. (The
+//! first is sent alone, since a server does not count the end of a stream that was set as its last message.)
 //! This is for topics that nobody writes to yet. When events arrived is the time of the copy: retention by age counts
 //! from then.
 
@@ -9,9 +10,10 @@ use crate::{
     Nats, dead, envelope,
     error::{api_error, away, is_full},
     streams,
+    topics::Topic,
 };
-use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
-use holon_ports::{Event, LogError, log::DeadLetter};
+use async_nats::{header::NATS_EXPECTED_LAST_SEQUENCE, jetstream::context::PublishAckFuture};
+use holon_ports::{Event, LogError, Position, log::DeadLetter};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -35,6 +37,13 @@ impl Nats {
         let bounds = self.shared.bounds(&topic, partition).await?;
         if first == 0 || bounds.next > 0 {
             return Ok(());
+        }
+        if self.shared.replicas.0 > 1 {
+            return Err(LogError::Invalid(format!(
+                "the first events of {} were dropped where it is copied from, and a stream can begin later only \
+                 while one server keeps it; copy with engines.nats_replicas=1, and start the nodes with {}",
+                topic.name, self.shared.replicas.0
+            )));
         }
         // To purge an empty stream up to a sequence moves its end there.
         let request = json!({ "seq": first + 1 });
@@ -72,41 +81,41 @@ impl Nats {
             .await?
             .unwrap_or_default();
         let subject = self.shared.names.events(topic.name, partition, COPIED);
+        let misplaced = |offset: u64| {
+            LogError::Invalid(format!(
+                "event {offset} of {}/{partition} does not go on where those before it end",
+                topic.name
+            ))
+        };
+        if first.position.offset > there.next {
+            return Err(misplaced(first.position.offset));
+        }
         let mut acknowledgements = Vec::with_capacity(events.len());
         for (event, offset) in events.iter().zip(first.position.offset..) {
-            if event.position.offset != offset
-                || event.position.partition != partition
-                || offset > there.next + acknowledgements.len() as u64
-            {
-                return Err(LogError::Invalid(format!(
-                    "event {offset} of {}/{partition} does not go on where those before it end",
-                    topic.name
-                )));
+            if event.position != (Position { partition, offset }) {
+                return Err(misplaced(event.position.offset));
             }
             if offset < there.next {
                 continue;
             }
+            let is_first = there.first == offset;
             let mut headers = envelope::encode(event);
-            headers.insert(NATS_EXPECTED_LAST_SEQUENCE, offset.to_string());
+            if !is_first {
+                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, offset.to_string());
+            }
             let sent = self
                 .shared
                 .publisher
                 .publish_with_headers(subject.clone(), headers, event.data.clone())
-                .await;
-            acknowledgements.push((offset, sent.map_err(|error| away("cannot send an event", error))?));
-        }
-        for (offset, acknowledgement) in acknowledgements {
-            let kept = acknowledgement.await.map_err(|error| match api_error(&error) {
-                Some(api) if is_full(api.error_code()) => LogError::Full,
-                _ => away(&format!("event {offset} was not stored"), error),
-            })?;
-            if kept.sequence != offset + 1 {
-                return Err(LogError::Invalid(format!(
-                    "event {offset} of {}/{partition} is there already, as event {}",
-                    topic.name,
-                    kept.sequence.saturating_sub(1)
-                )));
+                .await
+                .map_err(|error| away("cannot send an event", error))?;
+            match is_first {
+                true => acknowledged(&topic, offset, sent).await?,
+                false => acknowledgements.push((offset, sent)),
             }
+        }
+        for (offset, sent) in acknowledgements {
+            acknowledged(&topic, offset, sent).await?;
         }
         Ok(())
     }
@@ -148,4 +157,20 @@ impl Nats {
         }
         Ok(found)
     }
+}
+
+/// Waits until an event is kept, and makes sure that it has its offset.
+async fn acknowledged(topic: &Topic, offset: u64, sent: PublishAckFuture) -> Result<(), LogError> {
+    let kept = sent.await.map_err(|error| match api_error(&error) {
+        Some(api) if is_full(api.error_code()) => LogError::Full,
+        _ => away(&format!("event {offset} was not stored"), error),
+    })?;
+    if kept.sequence != offset + 1 {
+        return Err(LogError::Invalid(format!(
+            "event {offset} of {} is there already, as event {}",
+            topic.name,
+            kept.sequence.saturating_sub(1)
+        )));
+    }
+    Ok(())
 }

@@ -89,9 +89,9 @@ impl Postgres {
             columns.add(route.slot, partition, row)?;
         }
         let writes = shards.iter().map(|(shard, columns)| async {
+            let entities: Vec<&str> = columns.entities.iter().map(AsRef::as_ref).collect();
             let Columns {
                 tenants,
-                entities,
                 sorts,
                 slots,
                 kinds,
@@ -100,15 +100,18 @@ impl Postgres {
                 counters,
                 versions,
                 expires,
+                ..
             } = columns;
             // To write the same rows again changes nothing, so it may be asked again when the answer is lost.
-            self.core.shards[*shard]
+            self.core
+                .shard(*shard)
                 .primary
                 .read(
                     self.core.deadline(),
                     &sql,
                     &[
-                        tenants, entities, sorts, slots, kinds, queryable, bytes, counters, versions, expires,
+                        tenants, &entities, sorts, slots, kinds, queryable, bytes, counters, versions,
+                        expires,
                     ],
                 )
                 .await
@@ -124,7 +127,8 @@ impl Postgres {
     /// If a shard is away.
     pub async fn last_version(&self) -> Result<u64, StoreError> {
         let sql = "SELECT last_value FROM holon.versions";
-        let answers = self.core.shards.iter().map(|shard| async {
+        let shards = self.core.shards();
+        let answers = shards.iter().map(|shard| async {
             let rows = shard.primary.read(self.core.deadline(), sql, &[]).await;
             let last: i64 = rows
                 .map_err(Trouble::of_read)?
@@ -142,7 +146,8 @@ impl Postgres {
     pub async fn pass_version(&self, version: u64) -> Result<(), StoreError> {
         let version = i64::try_from(version).unwrap_or(i64::MAX).max(1);
         let sql = "SELECT setval('holon.versions', greatest(last_value, $1)) FROM holon.versions";
-        let raised = self.core.shards.iter().map(|shard| async {
+        let shards = self.core.shards();
+        let raised = shards.iter().map(|shard| async {
             let rows = shard.primary.read(self.core.deadline(), sql, &[&version]).await;
             rows.map_err(Trouble::of_read)
         });

@@ -6,6 +6,7 @@ mod migrate;
 mod openapi;
 mod rebuild;
 mod restore;
+mod shards;
 mod social;
 
 use crate::{
@@ -50,6 +51,7 @@ pub fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Restore(arguments) => on_runtime(restore::run(arguments)),
         Command::Migrate(arguments) => on_runtime(migrate::run(arguments)),
         Command::Rebuild { name, server } => on_runtime(rebuild::run(&name, server)),
+        Command::Shards(command) => on_runtime(shards::run(command)),
         Command::Openapi => {
             let document = on_runtime(openapi::document(Settings::default()))?;
             print(&document)
