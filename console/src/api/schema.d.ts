@@ -1307,7 +1307,10 @@ export interface components {
             id: components["schemas"]["Id"];
             name: string;
         };
-        /** @description Authors of the push tier that have no followers yet are not counted. */
+        /**
+         * @description Authors of the push tier that have no followers yet are not counted; those that have some are counted anew every ten
+         *     seconds at most.
+         */
         AuthorsByTier: {
             /** Format: int64 */
             active: number;
