@@ -7,12 +7,13 @@
 //! start are those of the deployment: so they are changed by stopping all nodes and starting them anew.
 
 use crate::{
-    engines::{FACTS, Number, facts, lease_name},
-    node::{Node, NodeError},
+    engines::{Engines, FACTS, Number, facts, lease_name},
+    node::NodeError,
     settings::{Settings, shared},
 };
 use holon_cluster::{Cluster, JoinOptions, Key, Listener, NodeFacts, Timing};
 use holon_ports::{Batch, Condition, Leases, RowKey, Scan, Store, StoreError, store::Consistency};
+use holon_web::Context;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -51,47 +52,58 @@ pub struct Joined {
 }
 
 impl Joined {
+    /// A node that others do not know: for commands, and where there can be no others.
+    pub fn alone(
+        settings: &Settings,
+        engines: &Engines,
+        context: &Context,
+        http: Option<SocketAddr>,
+    ) -> Self {
+        let facts = facts_of(settings, engines, context, http);
+        Self {
+            cluster: Cluster::alone(facts, Arc::clone(&context.clock)),
+            row: None,
+        }
+    }
+
     /// Joins the nodes of the deployment; `http` is where this one serves clients.
     ///
     /// # Errors
     /// If it may not, or cannot; the text says what to do.
-    pub async fn join(settings: &Settings, node: &Node, http: SocketAddr) -> Result<Self, NodeError> {
-        let clock = Arc::clone(&node.context.clock);
-        let mut facts = own_facts(settings, node, http);
-        let Some(number) = node.engines.number() else {
-            return Ok(Self {
-                cluster: Cluster::alone(facts, clock),
-                row: None,
-            });
+    pub async fn join(
+        settings: &Settings,
+        engines: &Engines,
+        context: &Context,
+        http: SocketAddr,
+    ) -> Result<Self, NodeError> {
+        let Some(number) = engines.number() else {
+            return Ok(Self::alone(settings, engines, context, Some(http)));
         };
-        facts.generation = number.generation;
-        let store = Arc::clone(&node.context.ports.store);
         let listener = listen(settings, http).await?;
-        facts.http = Some(SocketAddr::new(
-            reached(http.ip(), listener.address().ip()),
-            http.port(),
-        ));
-
+        let http = SocketAddr::new(reached(http.ip(), listener.address().ip()), http.port());
         let meeting = Meeting {
-            store: &*store,
-            leases: &*node.context.ports.leases,
+            store: &*context.ports.store,
+            leases: &*context.ports.leases,
             settings,
             number,
         };
         let mut seeds = meeting.join(listener.address()).await?;
         seeds.extend(settings.cluster_seeds.iter().cloned());
         let options = JoinOptions {
-            facts,
-            key: Key::new(node.engines.secret("cluster")?),
+            facts: NodeFacts {
+                generation: number.generation,
+                ..facts_of(settings, engines, context, Some(http))
+            },
+            key: Key::new(engines.secret("cluster")?),
             seeds,
             timing: Timing::default(),
-            clock,
+            clock: Arc::clone(&context.clock),
         };
         let cluster = Cluster::join(listener, options).await?;
-        let row = node_row(settings.node);
+        let row = (Arc::clone(&context.ports.store), node_row(settings.node));
         Ok(Self {
             cluster,
-            row: Some((store, row)),
+            row: Some(row),
         })
     }
 
@@ -111,17 +123,22 @@ impl Joined {
 }
 
 /// What a node says of itself.
-pub fn own_facts(settings: &Settings, node: &Node, http: SocketAddr) -> NodeFacts {
+fn facts_of(
+    settings: &Settings,
+    engines: &Engines,
+    context: &Context,
+    http: Option<SocketAddr>,
+) -> NodeFacts {
     NodeFacts {
         node: settings.node,
         generation: 0,
         roles: settings.roles.clone(),
         capacity: settings.cluster_capacity,
         version: env!("CARGO_PKG_VERSION").into(),
-        schema: node.engines.schema(),
-        http: Some(http),
+        schema: engines.schema(),
+        http,
         grpc: None,
-        started: node.context.clock.now(),
+        started: context.clock.now(),
         services: BTreeMap::new(),
         leaving: false,
     }

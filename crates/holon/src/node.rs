@@ -1,6 +1,6 @@
 //! A node: its engines opened, and the systems on it. What `serve`, `check` and `openapi` have in common.
 
-use crate::{engines::Engines, settings::Settings};
+use crate::{cluster::Joined, engines::Engines, settings::Settings};
 use holon_base::{Clock, CursorSigner, SystemClock};
 use holon_contracts::identity::Accounts;
 use holon_feed::{Feed, FeedOptions};
@@ -8,7 +8,7 @@ use holon_identity::{Identity, IdentityOptions};
 use holon_realtime::{Hub, HubOptions};
 use holon_telemetry::{TracedStore, Tracer};
 use holon_web::{Context, System, idempotency::KeptAnswers};
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 /// What runs in this process.
 pub struct Node {
@@ -16,6 +16,8 @@ pub struct Node {
     pub context: Context,
     pub hub: Arc<Hub>,
     pub identity: Arc<Identity>,
+    /// Its place among the others: what systems whose state is divided over nodes are made with.
+    pub joined: Joined,
     /// In the order of the settings, identity first.
     pub systems: Vec<Arc<dyn System>>,
 }
@@ -25,8 +27,13 @@ pub type NodeError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Node {
     /// Opens the engines and makes the systems that the settings name. Nothing runs yet but what systems need
-    /// to be asked: no consumers, no jobs. With a tracer, every commit is a span.
-    pub async fn open(settings: &Settings, tracer: Option<&Tracer>) -> Result<Self, NodeError> {
+    /// to be asked: no consumers, no jobs. With a tracer, every commit is a span. With an address at which it will serve,
+    /// it joins the other nodes before anything else; without one, they do not know of it.
+    pub async fn open(
+        settings: &Settings,
+        tracer: Option<&Tracer>,
+        http: Option<SocketAddr>,
+    ) -> Result<Self, NodeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let engines = Engines::open(settings, &clock).await?;
         let mut ports = engines.ports();
@@ -38,6 +45,18 @@ impl Node {
             ids: engines.ids(),
             clock,
             cursors: CursorSigner::new(engines.secret("cursor")?),
+        };
+        let joined = match http {
+            None => Ok(Joined::alone(settings, &engines, &context, None)),
+            Some(http) => Joined::join(settings, &engines, &context, http).await,
+        };
+        let joined = match joined {
+            Ok(joined) => joined,
+            Err(error) => {
+                // The next try need not wait for what this one holds.
+                engines.close().await;
+                return Err(error);
+            }
         };
         let hub = Hub::start(Arc::clone(&context.ports.bus), HubOptions::default());
         let identity = Identity::new(context.clone(), IdentityOptions::new(engines.secret("jwt-seal")?))?;
@@ -70,6 +89,7 @@ impl Node {
             context,
             hub,
             identity,
+            joined,
             systems,
         })
     }

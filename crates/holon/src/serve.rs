@@ -7,7 +7,6 @@
 
 use crate::{
     admin::{self, Admin},
-    cluster::Joined,
     console::Console,
     demo::{self, Demo},
     engines::Engines,
@@ -64,15 +63,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         None => None,
     };
     let metrics = Metrics::new();
-    let node = Node::open(&settings, Some(&tracer)).await?;
-    let joined = match Joined::join(&settings, &node, address).await {
-        Ok(joined) => joined,
-        Err(error) => {
-            // The next try need not wait for what this one holds.
-            node.engines.close().await;
-            return Err(error);
-        }
-    };
+    let node = Node::open(&settings, Some(&tracer), Some(address)).await?;
     let first_token = node
         .identity
         .hand_over_administrator_token(&settings.data)
@@ -107,7 +98,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         metrics: Arc::clone(&metrics),
         tracer: tracer.clone(),
         holder,
-        cluster: Arc::clone(&joined.cluster),
+        cluster: Arc::clone(&node.joined.cluster),
         jobs: job_names,
     });
     admin.serve_nodes();
@@ -137,7 +128,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         &settings,
         address,
         node.engines.place(),
-        joined.cluster.address(),
+        node.joined.cluster.address(),
         first_token.as_ref().map(|token| token.token.as_str()),
     );
     let filling = start_demo(&settings, demo, address);
@@ -151,7 +142,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     filling.abort();
     let _ = drain.send(());
     let end = async {
-        let _ = tokio::join!(serving, joined.leave());
+        let _ = tokio::join!(serving, node.joined.leave());
         stop.send_replace(true);
         while work.join_next().await.is_some() {}
         node.engines.close().await;

@@ -245,7 +245,7 @@ impl Campaign {
         }
         self.say(None, None);
         if let Some(lease) = held
-            && let Err(error) = self.leases.release(&lease).await
+            && let Err(error) = self.in_time(self.leases.release(&lease)).await
         {
             tracing::warn!(name = self.name, %error, "cannot give a lease back");
         }

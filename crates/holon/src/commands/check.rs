@@ -13,7 +13,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, CommandError> {
     if settings.postgres.is_empty() && !settings.data.is_dir() {
         return Err(format!("there is no data directory {}", settings.data.display()).into());
     }
-    let node = Node::open(&settings, None).await?;
+    let node = Node::open(&settings, None, None).await?;
     let mut findings = Vec::new();
     let (mut rows, mut events) = (0, 0);
     for system in &node.systems {

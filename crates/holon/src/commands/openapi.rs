@@ -3,13 +3,11 @@
 use super::CommandError;
 use crate::{
     admin::{Admin, Parts},
-    cluster::own_facts,
     jobs::Holder,
     node::Node,
     serve,
     settings::Settings,
 };
-use holon_cluster::Cluster;
 use holon_telemetry::{Metrics, Tracer, TracerOptions};
 use std::sync::Arc;
 
@@ -21,7 +19,7 @@ pub async fn document(settings: Settings) -> Result<String, CommandError> {
         rate_limit: false,
         ..settings
     };
-    let node = Node::open(&settings, None).await?;
+    let node = Node::open(&settings, None, None).await?;
     let (metrics, tracer) = (Metrics::new(), Tracer::new(TracerOptions::default()));
     let admin = Admin::new(Parts {
         node: settings.node,
@@ -39,10 +37,7 @@ pub async fn document(settings: Settings) -> Result<String, CommandError> {
             settings.node,
             &*node.context.clock,
         ),
-        cluster: Cluster::alone(
-            own_facts(&settings, &node, settings.listen),
-            Arc::clone(&node.context.clock),
-        ),
+        cluster: Arc::clone(&node.joined.cluster),
         jobs: Vec::new(),
     });
     let app = serve::app(&settings, &node, &admin, &metrics, &tracer).await?;
