@@ -99,9 +99,7 @@ fn pause(attempt: usize, asked: Option<Duration>) -> Duration {
 
 fn request_for(action: &Action) -> Request {
     let mut request = match action {
-        Action::Post { text } => {
-            Request::new(Method::POST, "/v1/feed/posts").body(json!({ "text": text }))
-        }
+        Action::Post { text } => Request::new(Method::POST, "/v1/feed/posts").body(json!({ "text": text })),
         Action::Delete { post } => Request::new(Method::DELETE, format!("/v1/feed/posts/{post}")),
         Action::Like { post, .. } => Request::new(Method::PUT, format!("/v1/feed/posts/{post}/like")),
         Action::Unlike { post, .. } => Request::new(Method::DELETE, format!("/v1/feed/posts/{post}/like")),
@@ -120,7 +118,10 @@ fn done(action: &Action, answer: &Answer) -> Outcome {
     match action {
         Action::Post { .. } => id_of(&document).map_or(Outcome::Unknown, |post| Outcome::Posted { post }),
         Action::Home => {
-            let items = document["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let items = document["items"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let seen = items.iter().filter_map(|item| {
                 let author = item["author"]["handle"].as_str()?.to_owned();
                 Some((id_of(item)?, author))

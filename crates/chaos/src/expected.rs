@@ -171,9 +171,15 @@ impl Mind {
         let mut wrong = Vec::new();
         let ids: BTreeSet<u64> = seen.iter().map(|(id, _)| *id).collect();
         if !seen.windows(2).all(|pair| pair[0].0 > pair[1].0) {
-            wrong.push(format!("the home of {person} is out of order or shows a post twice"));
+            wrong.push(format!(
+                "the home of {person} is out of order or shows a post twice"
+            ));
         }
-        let lowest = if is_all { 0 } else { seen.last().map_or(0, |(id, _)| *id) };
+        let lowest = if is_all {
+            0
+        } else {
+            seen.last().map_or(0, |(id, _)| *id)
+        };
         for post in self.posted.range(lowest..).filter(|post| !ids.contains(post)) {
             wrong.push(format!(
                 "{person} was told that post {post} is there, and their home, read afterwards, lacked it"

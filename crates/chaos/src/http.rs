@@ -124,7 +124,11 @@ impl Http {
         };
         let whole = head.body(Full::new(body)).map_err(|error| error.to_string())?;
         let exchange = async {
-            let response = self.pool.request(whole).await.map_err(|error| innermost(&error))?;
+            let response = self
+                .pool
+                .request(whole)
+                .await
+                .map_err(|error| innermost(&error))?;
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(|error| innermost(&error))?;
             Ok(Answer {

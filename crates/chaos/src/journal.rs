@@ -14,13 +14,27 @@ use std::{
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Action {
     /// Texts are used once, so that a post is known by its text also where its id was never told.
-    Post { text: String },
+    Post {
+        text: String,
+    },
     /// Of an own post.
-    Delete { post: u64 },
-    Like { post: u64, author: String },
-    Unlike { post: u64, author: String },
-    Follow { handle: String },
-    Unfollow { handle: String },
+    Delete {
+        post: u64,
+    },
+    Like {
+        post: u64,
+        author: String,
+    },
+    Unlike {
+        post: u64,
+        author: String,
+    },
+    Follow {
+        handle: String,
+    },
+    Unfollow {
+        handle: String,
+    },
     /// The newest page of one's own home.
     Home,
 }
@@ -36,11 +50,19 @@ impl Action {
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Outcome {
     Done,
-    Posted { post: u64 },
+    Posted {
+        post: u64,
+    },
     /// Ids and authors, newest first, and whether that was all.
-    Seen { posts: Vec<(u64, String)>, is_all: bool },
+    Seen {
+        posts: Vec<(u64, String)>,
+        is_all: bool,
+    },
     /// A client error: it was not done.
-    Refused { status: u16, problem: String },
+    Refused {
+        status: u16,
+        problem: String,
+    },
     /// The client gave up: it may have been done, once, or not.
     Unknown,
 }

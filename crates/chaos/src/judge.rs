@@ -63,7 +63,10 @@ impl Settled {
             let seen = first.people.get(handle).cloned().unwrap_or_default();
             let follows = settle_follows(expected, handle, &seen.following, wrong);
             for followee in &follows {
-                followers.entry(followee.clone()).or_default().insert(handle.clone());
+                followers
+                    .entry(followee.clone())
+                    .or_default()
+                    .insert(handle.clone());
             }
             world.follows.insert(handle.clone(), follows);
             let posts = settle_posts(expected, handle, &seen.posts, wrong);
@@ -86,9 +89,19 @@ impl Settled {
         for (handle, seen) in &node.people {
             let lists = &mut complaints.lists;
             let follows = &self.world.follows[handle];
-            compare(lists, &format!("{at}: whom {handle} follows"), follows, &seen.following);
+            compare(
+                lists,
+                &format!("{at}: whom {handle} follows"),
+                follows,
+                &seen.following,
+            );
             let followers = self.followers.get(handle).cloned().unwrap_or_default();
-            compare(lists, &format!("{at}: the followers of {handle}"), &followers, &seen.followers);
+            compare(
+                lists,
+                &format!("{at}: the followers of {handle}"),
+                &followers,
+                &seen.followers,
+            );
             let posts: BTreeSet<u64> = self.world.posts[handle].iter().map(|(id, _)| *id).collect();
             let listed: Vec<u64> = seen.posts.iter().map(|post| post.id).collect();
             compare(lists, &format!("{at}: the posts of {handle}"), &posts, &listed);
@@ -123,7 +136,10 @@ impl Settled {
             }
         }
         for post in home {
-            let likes = self.likers.get(&post.id).is_some_and(|likers| likers.contains(handle));
+            let likes = self
+                .likers
+                .get(&post.id)
+                .is_some_and(|likers| likers.contains(handle));
             if likes != post.is_liked {
                 wrong.push(format!(
                     "{at}: in the home of {handle}, post {} is shown as {}liked by them, and is {}",
@@ -188,7 +204,11 @@ fn settle_posts(
         by_text.entry(&post.text).or_default().push(post.id);
     }
     let mut posts = Vec::new();
-    for (text, wanted) in expected.posts.iter().filter(|(_, wanted)| wanted.author == handle) {
+    for (text, wanted) in expected
+        .posts
+        .iter()
+        .filter(|(_, wanted)| wanted.author == handle)
+    {
         let ids = by_text.remove(text.as_str()).unwrap_or_default();
         if ids.len() > 1 {
             wrong.push(format!(
@@ -197,7 +217,9 @@ fn settle_posts(
             ));
         }
         let is_there = !ids.is_empty();
-        let is_kept = settle(wanted.fate, is_there, wrong, || format!("{handle} posted {text:?}"));
+        let is_kept = settle(wanted.fate, is_there, wrong, || {
+            format!("{handle} posted {text:?}")
+        });
         let id = wanted.id.or(ids.first().copied());
         if let (true, Some(id)) = (is_kept, id) {
             if is_there && !ids.contains(&id) {
@@ -209,12 +231,19 @@ fn settle_posts(
         }
     }
     for (text, ids) in by_text {
-        wrong.push(format!("{handle} has posts {ids:?}, {text:?}, and never wrote that"));
+        wrong.push(format!(
+            "{handle} has posts {ids:?}, {text:?}, and never wrote that"
+        ));
     }
     posts
 }
 
-fn settle_likes(expected: &Expected, post: u64, seen: &[String], wrong: &mut Vec<String>) -> BTreeSet<String> {
+fn settle_likes(
+    expected: &Expected,
+    post: u64,
+    seen: &[String],
+    wrong: &mut Vec<String>,
+) -> BTreeSet<String> {
     let there: BTreeSet<&String> = seen.iter().collect();
     if there.len() < seen.len() {
         wrong.push(format!("somebody likes post {post} twice: {seen:?}"));
@@ -247,7 +276,10 @@ fn settle(fate: Fate, is_there: bool, wrong: &mut Vec<String>, what: impl Fn() -
             true
         }
         (Fate::No, true) => {
-            wrong.push(format!("{}: acknowledged as taken back (or refused), and there", what()));
+            wrong.push(format!(
+                "{}: acknowledged as taken back (or refused), and there",
+                what()
+            ));
             false
         }
         (Fate::Either, is_there) => is_there,
@@ -255,7 +287,12 @@ fn settle(fate: Fate, is_there: bool, wrong: &mut Vec<String>, what: impl Fn() -
     }
 }
 
-fn compare<T: Ord + std::fmt::Debug>(wrong: &mut Vec<String>, what: &str, expected: &BTreeSet<T>, seen: &[T]) {
+fn compare<T: Ord + std::fmt::Debug>(
+    wrong: &mut Vec<String>,
+    what: &str,
+    expected: &BTreeSet<T>,
+    seen: &[T],
+) {
     let there: BTreeSet<&T> = seen.iter().collect();
     let missing: Vec<&T> = expected.iter().filter(|one| !there.contains(one)).collect();
     let extra: Vec<&&T> = there.iter().filter(|one| !expected.contains(**one)).collect();

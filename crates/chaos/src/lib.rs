@@ -16,7 +16,9 @@
 //!   one against the other. [`oracle`] is the definition of a home.
 
 pub mod client;
+pub mod disk;
 pub mod expected;
+pub mod faults;
 pub mod http;
 pub mod journal;
 pub mod judge;
@@ -24,3 +26,16 @@ pub mod linear;
 pub mod load;
 pub mod observe;
 pub mod oracle;
+pub mod results;
+pub mod round;
+pub mod sessions;
+
+use holon_lab::ClusterOptions;
+
+/// A cluster for chaos: nobody is told to slow down, and tiers are so low that all ways of fan-out are in play.
+pub fn cluster(options: ClusterOptions) -> ClusterOptions {
+    options
+        .set("rate_limit.enabled", "false")
+        .set("feed.push_below", "8")
+        .set("feed.active_below", "12")
+}

@@ -63,7 +63,9 @@ async fn insist(
         let said = match clients.http.send(server, token, request, SETUP_PATIENCE).await {
             Ok(answer) if answer.is_success() => return Ok(answer.json()),
             // An earlier try made it.
-            Ok(answer) if answer.status == 409 && answer.problem() == "handle-taken" => return Ok(answer.json()),
+            Ok(answer) if answer.status == 409 && answer.problem() == "handle-taken" => {
+                return Ok(answer.json());
+            }
             Ok(answer) => format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)),
             Err(error) => error,
         };
@@ -130,10 +132,17 @@ impl Load {
         let all: Arc<[String]> = people.iter().map(|person| person.handle.clone()).collect();
         let mut running = JoinSet::new();
         for client in 0..options.clients {
-            let own = people.iter().cloned().enumerate().skip(client).step_by(options.clients);
+            let own = people
+                .iter()
+                .cloned()
+                .enumerate()
+                .skip(client)
+                .step_by(options.clients);
             let one = OneClient {
                 clients: Arc::clone(clients),
-                people: own.map(|(number, person)| (number, person, Mind::default())).collect(),
+                people: own
+                    .map(|(number, person)| (number, person, Mind::default()))
+                    .collect(),
                 all: Arc::clone(&all),
                 recent: Arc::clone(&recent),
                 random: StdRng::seed_from_u64(options.seed.wrapping_add(client as u64)),
