@@ -1,9 +1,18 @@
 //! What is done to the cluster. Each fault is struck, lasts a while, and is healed, all by one call.
 
-use crate::disk::{Disk, DiskError};
+use crate::{
+    disk::{Disk, DiskError},
+    http::{Http, Request},
+};
 use holon_lab::{Cluster, LabError};
-use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
+use http::Method;
+use rand::{
+    RngExt as _,
+    rngs::StdRng,
+    seq::{IndexedRandom as _, SliceRandom as _},
+};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::{fmt, time::Duration};
 use tokio::time::sleep;
 
@@ -14,6 +23,11 @@ const ISOLATED: Duration = Duration::from_secs(20);
 const SLOW: Duration = Duration::from_secs(20);
 const SLOWER_BY: Duration = Duration::from_millis(500);
 const FULL: Duration = Duration::from_secs(12);
+/// Of the 2,048 that each of two shards has.
+const SLOTS: usize = 512;
+/// How long they may take one way.
+const MOVED: Duration = Duration::from_secs(180);
+const ANSWER: Duration = Duration::from_secs(15);
 /// How long a shard may take to have a standby again that has everything.
 const SYNCHRONOUS: Duration = Duration::from_secs(90);
 
@@ -38,10 +52,12 @@ pub enum Fault {
     ShardSlow,
     /// The disk of one shard's primary is full.
     DiskFull,
+    /// Slots move from one shard to another and back: no fault, but it may cost nobody more than a wait.
+    SlotsMoved,
 }
 
 impl Fault {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NodeKilled,
         Self::NodeFrozen,
         Self::NodeIsolated,
@@ -50,6 +66,7 @@ impl Fault {
         Self::PostgresKilled,
         Self::ShardSlow,
         Self::DiskFull,
+        Self::SlotsMoved,
     ];
 
     /// For a table.
@@ -63,6 +80,7 @@ impl Fault {
             Self::PostgresKilled => "SIGKILL of a PostgreSQL primary, its standby promoted at once",
             Self::ShardSlow => "every statement on one shard 500 ms slower for 20 s",
             Self::DiskFull => "the disk of one shard's primary full for 12 s",
+            Self::SlotsMoved => "a quarter of a shard's slots moved to the other, and back",
         }
     }
 }
@@ -83,18 +101,26 @@ pub enum FaultError {
     NoDisk,
     #[error("the cluster has no {0}")]
     Nobody(&'static str),
+    #[error("slots do not move: {0}")]
+    Moves(String),
+}
+
+/// What is struck.
+pub struct Target<'a> {
+    pub cluster: &'a Cluster,
+    /// Small disks of one shard, if there are any.
+    pub disk: Option<&'a Disk>,
+    pub http: &'a Http,
+    /// The administrator's token.
+    pub admin: &'a str,
 }
 
 /// Strikes, waits, and heals. Answers what was hit.
 ///
 /// # Errors
 /// What could not be done, which says nothing about Holon.
-pub async fn strike(
-    fault: Fault,
-    cluster: &Cluster,
-    disk: Option<&Disk>,
-    random: &mut StdRng,
-) -> Result<String, FaultError> {
+pub async fn strike(fault: Fault, target: &Target<'_>, random: &mut StdRng) -> Result<String, FaultError> {
+    let cluster = target.cluster;
     let node = 1 + random.random_range(0..cluster.nodes().len() as u16);
     match fault {
         Fault::NodeKilled => {
@@ -158,8 +184,51 @@ pub async fn strike(
             cluster.slow_shard(&shard.name, Duration::ZERO)?;
             Ok(format!("shard {}", shard.name))
         }
-        Fault::DiskFull => fill(cluster, disk.ok_or(FaultError::NoDisk)?).await,
+        Fault::DiskFull => fill(cluster, target.disk.ok_or(FaultError::NoDisk)?).await,
+        Fault::SlotsMoved => {
+            let url = cluster.node(node)?.url();
+            let mut names: Vec<&str> = cluster.shards().iter().map(|shard| shard.name.as_str()).collect();
+            names.shuffle(random);
+            let [from, to, ..] = names.as_slice() else {
+                return Err(FaultError::Nobody("second shard"));
+            };
+            move_slots(target, &url, from, to).await?;
+            move_slots(target, &url, to, from).await?;
+            Ok(format!("{SLOTS} slots of shard {from}, through node-{node}"))
+        }
     }
+}
+
+/// Moves slots as `holon shards move --wait` does.
+async fn move_slots(target: &Target<'_>, url: &str, from: &str, to: &str) -> Result<(), FaultError> {
+    let ask = Request::new(Method::POST, "/v1/admin/shards/moves")
+        .body(json!({ "from": from, "to": to, "count": SLOTS }));
+    let answer = target.http.send(url, target.admin, &ask, ANSWER).await;
+    let answer = answer.map_err(FaultError::Moves)?;
+    if !answer.is_success() {
+        let said = String::from_utf8_lossy(&answer.body);
+        return Err(FaultError::Moves(format!("{} {said}", answer.status)));
+    }
+    let began = tokio::time::Instant::now();
+    let look = Request::get("/v1/admin/shards");
+    let mut last = String::new();
+    while began.elapsed() < MOVED {
+        sleep(Duration::from_millis(500)).await;
+        match target.http.send(url, target.admin, &look, ANSWER).await {
+            Ok(answer) => {
+                let moves = answer.json()["moves"].take();
+                if answer.is_success() && moves.as_array().is_some_and(Vec::is_empty) {
+                    return Ok(());
+                }
+                last = moves.to_string();
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(FaultError::Moves(format!(
+        "not done after {} s: {last}",
+        MOVED.as_secs()
+    )))
 }
 
 /// Fills the disk of a primary. PostgreSQL ends itself when it cannot write its log, and is started again once there is

@@ -4,7 +4,7 @@ use crate::{
     client::{Clients, Person},
     disk::Disk,
     expected::Expected,
-    faults::{Fault, FaultError, strike},
+    faults::{Fault, FaultError, Target, strike},
     http::Http,
     journal::{self, Entry, Journal},
     judge::{Complaints, judge},
@@ -146,7 +146,13 @@ impl Stage {
         let load = Load::start(&clients, &people, options);
         tokio::time::sleep(before).await;
         let struck = clients.journal.now();
-        let outcome = strike(fault, &self.cluster, self.disk.as_ref(), random).await;
+        let target = Target {
+            cluster: &self.cluster,
+            disk: self.disk.as_ref(),
+            http: &self.http,
+            admin: &self.admin,
+        };
+        let outcome = strike(fault, &target, random).await;
         let healed = clients.journal.now();
         let hit = match outcome {
             Ok(hit) => hit,

@@ -86,7 +86,7 @@ async fn commits_and_reads_are_linearisable_whatever_befalls_the_primary() {
     let options = ClusterOptions {
         nodes: vec![NodeOptions::default()],
         shards: 1,
-        nats: 1,
+        nats: 3,
         redis_primaries: 1,
         redis_replicas: 0,
         s3: false,
