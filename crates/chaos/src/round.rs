@@ -300,21 +300,23 @@ fn is_acknowledged(entry: &Entry) -> bool {
     entry.action.is_write() && is_done
 }
 
-/// When the first stretch without an error began that was long enough.
+/// When the first stretch without an error began that was long enough. An attempt that comes to nothing is an error from
+/// its start on, since its client waits.
 fn recovered(entries: &[Entry], struck: u64) -> u64 {
     let attempts = entries.iter().flat_map(|entry| &entry.attempts);
-    let mut errors: Vec<u64> = attempts
+    let mut errors: Vec<(u64, u64)> = attempts
         .filter(|attempt| attempt.is_error() && attempt.ended >= struck)
-        .map(|attempt| attempt.ended)
+        .map(|attempt| (attempt.started, attempt.ended))
         .collect();
     errors.sort_unstable();
-    let mut quiet_since = struck;
-    for error in errors {
-        // The first errors may come late: whoever waits for an answer has none yet.
-        if quiet_since > struck && error - quiet_since > micros(QUIET) {
+    let Some((_, mut quiet_since)) = errors.first().copied() else {
+        return struck;
+    };
+    for (started, ended) in errors {
+        if started.saturating_sub(quiet_since) > micros(QUIET) {
             break;
         }
-        quiet_since = error;
+        quiet_since = quiet_since.max(ended);
     }
     quiet_since
 }
@@ -337,4 +339,37 @@ fn micros(duration: Duration) -> u64 {
 
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1_000_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Action, Attempt, Outcome};
+
+    fn failed(started: f64, ended: f64) -> Entry {
+        let micros = |seconds: f64| (seconds * 1e6) as u64;
+        Entry {
+            person: "ann".into(),
+            action: Action::Home,
+            attempts: vec![Attempt {
+                node: 0,
+                started: micros(started),
+                ended: micros(ended),
+                status: None,
+                error: "no answer".into(),
+            }],
+            outcome: Outcome::Unknown,
+        }
+    }
+
+    #[test]
+    fn who_waits_in_vain_has_not_recovered() {
+        let struck = 10_000_000;
+        let after = |entries: &[Entry]| seconds(recovered(entries, struck) - struck);
+        assert_eq!(after(&[]), 0.0);
+        assert_eq!(after(&[failed(2.0, 3.0)]), 0.0);
+        assert_eq!(after(&[failed(10.0, 20.0)]), 10.0);
+        assert_eq!(after(&[failed(10.0, 20.0), failed(24.0, 34.0)]), 24.0);
+        assert_eq!(after(&[failed(10.0, 11.0), failed(20.0, 21.0)]), 1.0);
+    }
 }

@@ -140,7 +140,7 @@ impl Handler for Needy {
 /// An event is buried for what is wrong with it, not because a store was full or away for longer than its tries.
 #[tokio::test]
 async fn what_needs_a_store_that_is_away_waits_and_only_poison_is_buried() {
-    let mut home = TestHome::new().await;
+    let mut home = TestHome::start().await;
     home.create(&[], &[topic(FIRST)]).await;
     let log = home.context().ports.log;
     let needy = Arc::new(Needy {
