@@ -35,6 +35,10 @@ test: ## set up what the tests need and run them all
 bench: console/dist/index.html ## run every benchmark against its peer and write docs/benchmarks.md
 	scripts/bench
 
+.PHONY: chaos
+chaos: console/dist/index.html ## break a cluster in every way under load, check it, and write the table of docs/reliability.md
+	scripts/chaos
+
 .PHONY: fmt
 fmt: ## format the code
 	cargo fmt --all
