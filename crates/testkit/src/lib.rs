@@ -1,7 +1,8 @@
 //! What tests are made with: a [`TestHome`] with every port in a directory of its own, servers on ports that the
 //! system chose, child processes that never outlive their test, and waiting for a condition instead of for a time.
 //!
-//! For tests only: whatever goes wrong here panics with what went wrong, as a failing test should.
+//! For tests, the cluster lab and benchmarks, never for what ships: whatever goes wrong here panics with what went
+//! wrong, as a failing test should.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -11,6 +12,7 @@
 
 mod home;
 mod nats;
+mod place;
 mod ports;
 pub mod postgres;
 mod process;
@@ -21,10 +23,11 @@ mod wait;
 
 pub use home::{Running, TestHome};
 pub use nats::{NatsCluster, NatsServer};
+pub use place::Place;
 pub use ports::free_port;
 pub use postgres::PostgresServer;
 pub use process::{MissingProgram, Process, find_program};
-pub use redis::{RedisCluster, RedisServer, signal};
+pub use redis::{RedisCluster, RedisServer, signal, try_signal};
 pub use s3::S3Server;
 pub use serve::{Server, serve};
-pub use wait::{PATIENCE, eventually};
+pub use wait::{PATIENCE, ask, eventually, exchange};
