@@ -39,9 +39,6 @@ async fn ask(url: &str, sql: &str) -> String {
 async fn settled(engine: &Postgres) {
     eventually("the moves", PATIENCE, || async {
         let moves = engine.status().await.unwrap().moves;
-        for trouble in moves.iter().filter_map(|of| of.trouble.as_ref()) {
-            eprintln!("{trouble}");
-        }
         moves.is_empty().then_some(())
     })
     .await;
@@ -294,7 +291,6 @@ async fn a_drained_shard_can_be_switched_off() {
         .create_tables(&[holon_ports::Table("test.later")])
         .await
         .unwrap();
-    options.shards.truncate(1);
     let later = open(&options).await;
     assert_eq!(walk_all(&later).await, 2_000);
 }
@@ -367,4 +363,53 @@ async fn replicas_do_not_answer_for_what_they_do_not_have_yet() {
         (after > before).then_some(())
     })
     .await;
+}
+
+/// The server that slots go to dies with all that was copied there; its standby, which has none of it, takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_fails_over_is_copied_to_anew() {
+    let (east, mut west) = tokio::join!(PostgresServer::start(), PostgresServer::start());
+    let standby = west.standby().await;
+    let port = |server: &PostgresServer| format!("127.0.0.1:{}", server.port());
+    let both = format!("{},{}", port(&west), port(&standby));
+    let mut options = PostgresOptions::new(vec![
+        ShardOptions::new("east", east.url()),
+        ShardOptions::new("west", west.url().replace(&port(&west), &both)),
+    ]);
+    options.patience = Duration::from_secs(30);
+    options.move_bytes_per_second = 8_000;
+    let engine = open(&options).await;
+    let store = engine.store();
+    let slot = |place: &Partition| i32::from(holon_postgres::directory::slot_of(place));
+    // All of them are in the east, so that the west has nothing to lose yet.
+    let places = (0..).map(|n| partition(&format!("moved:{n}")));
+    let places: Vec<Partition> = places.filter(|place| slot(place) < 2_048).take(20).collect();
+    let text = "x".repeat(500);
+    for place in &places {
+        store
+            .commit(place, Batch::new().put(NOTES, "n", &text))
+            .await
+            .unwrap();
+    }
+    standby.freeze().await;
+    let slots = places.iter().map(slot).collect();
+    engine
+        .move_slots(&wish("west", Spread::Slots(slots)))
+        .await
+        .unwrap();
+    eventually("some of the copy", PATIENCE, || async {
+        let copied = "SELECT count(*)::text FROM holon.moves WHERE place IS NOT NULL AND rows > 3";
+        (ask(&east.url(), copied).await == "1").then_some(())
+    })
+    .await;
+    west.kill().await;
+    standby.thaw().await;
+    standby.promote().await;
+    settled(&engine).await;
+    for place in &places {
+        assert_eq!(engine.shard_of(place).unwrap(), "west");
+        let key = RowKey::new(NOTES, place.clone(), "n");
+        let row = store.get(&key, Consistency::Strong).await.unwrap();
+        assert_eq!(row.unwrap().json::<String>().unwrap(), text);
+    }
 }
