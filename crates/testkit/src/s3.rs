@@ -8,9 +8,6 @@ use tempfile::TempDir;
 const PACKAGE: &str = "python3-venv, then run scripts/setup, which puts it into .venv";
 /// Where `scripts/setup` puts it.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.venv/bin/weed");
-const ACCESS_KEY_ID: &str = "holon-test";
-const SECRET_ACCESS_KEY: &str = "holon-test-secret";
-const BUCKET: &str = "holon";
 
 /// An S3 server in a directory of its own, with one bucket and one account.
 pub struct S3Server {
@@ -30,6 +27,10 @@ struct Ports {
 }
 
 impl S3Server {
+    pub const ACCESS_KEY_ID: &str = "holon-test";
+    pub const SECRET_ACCESS_KEY: &str = "holon-test-secret";
+    pub const BUCKET: &str = "holon";
+
     /// Answers once the server lets the account into the bucket.
     pub async fn start() -> Self {
         let own = PathBuf::from(OWN);
@@ -47,7 +48,9 @@ impl S3Server {
         };
         let directory = tempfile::tempdir().expect("a temporary directory");
         let accounts = format!(
-            r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{ACCESS_KEY_ID}","secretKey":"{SECRET_ACCESS_KEY}"}}],"actions":["Admin","Read","Write","List"]}}]}}"#
+            r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],"actions":["Admin","Read","Write","List"]}}]}}"#,
+            Self::ACCESS_KEY_ID,
+            Self::SECRET_ACCESS_KEY
         );
         std::fs::write(directory.path().join("s3.json"), accounts).expect("a file in a temporary directory");
         std::fs::create_dir(directory.path().join("data")).expect("a directory in a temporary directory");
@@ -67,15 +70,15 @@ impl S3Server {
     }
 
     pub fn bucket(&self) -> &str {
-        BUCKET
+        Self::BUCKET
     }
 
     pub fn access_key_id(&self) -> &str {
-        ACCESS_KEY_ID
+        Self::ACCESS_KEY_ID
     }
 
     pub fn secret_access_key(&self) -> &str {
-        SECRET_ACCESS_KEY
+        Self::SECRET_ACCESS_KEY
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
@@ -146,7 +149,7 @@ impl S3Server {
                 .spawn()
                 .expect("a program that was found can be run");
             let mut input = shell.stdin.take().expect("its input was asked for");
-            let commands = format!("s3.bucket.create -name {BUCKET}\ns3.bucket.list\nexit\n");
+            let commands = format!("s3.bucket.create -name {}\ns3.bucket.list\nexit\n", Self::BUCKET);
             tokio::io::AsyncWriteExt::write_all(&mut input, commands.as_bytes())
                 .await
                 .ok()?;
@@ -154,7 +157,11 @@ impl S3Server {
             let output = shell.wait_with_output().await.ok()?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             said.lines()
-                .any(|line| line.trim_start_matches("> ").trim_start().starts_with(BUCKET))
+                .any(|line| {
+                    line.trim_start_matches("> ")
+                        .trim_start()
+                        .starts_with(Self::BUCKET)
+                })
                 .then_some(())
         })
         .await;

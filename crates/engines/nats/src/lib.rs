@@ -40,7 +40,6 @@ mod state;
 mod streams;
 mod topics;
 
-pub use bus::BusOptions;
 pub use error::NatsError;
 pub use relay::{Relay, SourceLag};
 
@@ -49,7 +48,10 @@ use async_nats::{
     jetstream::{Context, context::ContextBuilder},
 };
 use holon_base::{Clock, IdGenerator, limits};
-use holon_ports::{Bus, Leases, Log, Outbox, bus::MESSAGE_BYTES};
+use holon_ports::{
+    Bus, Leases, Log, Outbox,
+    bus::{MESSAGE_BYTES, QueueOptions},
+};
 use names::Names;
 use parking_lot::{Mutex, RwLock};
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
@@ -77,7 +79,7 @@ pub struct NatsOptions {
     pub deduplication: Duration,
     /// How long an operation tries again before it is [`holon_ports::LogError::Unavailable`].
     pub deadline: Duration,
-    pub bus: BusOptions,
+    pub bus: QueueOptions,
 }
 
 impl NatsOptions {
@@ -98,7 +100,7 @@ impl NatsOptions {
             lease_ttl: Duration::from_secs(10),
             deduplication: Duration::from_secs(120),
             deadline: Duration::from_secs(10),
-            bus: BusOptions::default(),
+            bus: QueueOptions::default(),
         }
     }
 

@@ -9,3 +9,8 @@ mod privacy;
 mod routes;
 mod sign_in;
 mod world;
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
+}
