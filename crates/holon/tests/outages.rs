@@ -155,10 +155,7 @@ async fn sessions_are_right(deployment: &Deployment) {
     }
     let [on_a, on_b] = deployment.on_both(&other_access);
     assert!(is_signed_in(&on_a).await && is_signed_in(&on_b).await);
-    assert_eq!(
-        post(&on_a, "/v1/identity/logout", json!({})).await.status,
-        204
-    );
+    assert_eq!(post(&on_a, "/v1/identity/logout", json!({})).await.status, 204);
     assert!(!is_signed_in(&on_a).await, "at once where it was ended");
     until_signed_out(&on_b).await;
 }
@@ -230,7 +227,11 @@ async fn without_nats(deployment: &mut Deployment) {
     })
     .await;
     let home = u1.list("/v1/feed/home?order=latest").await;
-    let of_them: Vec<&Value> = home.iter().map(|post| &post["id"]).filter(|id| posts.contains(id)).collect();
+    let of_them: Vec<&Value> = home
+        .iter()
+        .map(|post| &post["id"])
+        .filter(|id| posts.contains(id))
+        .collect();
     let newest_first: Vec<&Value> = posts.iter().rev().collect();
     assert_eq!(of_them, newest_first);
     assert_eq!(mentions(&u1, &posts).await, posts.len());
@@ -256,9 +257,7 @@ async fn without_s3(deployment: &mut Deployment) {
     let refused = refused.await.unwrap();
     assert!(refused.contains("bucket holon at http://127.0.0.1"), "{refused}");
     deployment.servers.s3.restart().await;
-    let c = deployment
-        .servers
-        .node(2, &deployment.directory.path().join("c"));
+    let c = deployment.servers.node(2, &deployment.directory.path().join("c"));
     assert_eq!(Api::new(&c.url, None).get("/readyz").await.status, 200);
     c.stop();
 }
@@ -298,7 +297,7 @@ async fn without_a_shard(deployment: &mut Deployment, shard: usize, name: &str) 
         .await;
     }
 
-    deployment.servers.postgres[shard].restart().await;
+    deployment.servers.postgres[shard].start_again().await;
     for node in [&a, &b] {
         eventually("the node to say that all is well", PATIENCE, || async {
             (readiness(node).await == (200, String::new())).then_some(())
@@ -323,7 +322,7 @@ async fn without_a_database(deployment: &mut Deployment) {
         (503, "the database does not answer".to_owned())
     );
     for shard in &mut deployment.servers.postgres {
-        shard.restart().await;
+        shard.start_again().await;
     }
     eventually("the node to be ready again", PATIENCE, || async {
         (a.get("/readyz").await.status == 200).then_some(())

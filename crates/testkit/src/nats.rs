@@ -1,16 +1,11 @@
-//! NATS servers with JetStream, each in a temporary directory, on ports that the system chose.
+//! NATS servers with JetStream, each in a place of its own.
 
 use crate::{
-    ports::free_port,
+    place::Place,
     process::{Process, find_program},
-    wait::{PATIENCE, eventually},
+    wait::{PATIENCE, ask, eventually},
 };
-use std::{fmt::Write as _, path::PathBuf};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 /// One NATS server, which keeps its port and its directory when it is killed and started again.
 pub struct NatsServer {
@@ -19,35 +14,35 @@ pub struct NatsServer {
     port: u16,
     monitor: u16,
     process: Option<Process>,
-    directory: TempDir,
+    place: Place,
 }
 
 impl NatsServer {
     /// Starts a server by itself. It accepts connections on return.
     pub async fn start() -> Self {
-        let mut server = Self::new("n0");
+        let mut server = Self::new("n0", Place::temporary());
         server.configure("");
         server.restart().await;
         server.healthy().await;
         server
     }
 
-    fn new(name: &str) -> Self {
+    fn new(name: &str, place: Place) -> Self {
         let program =
             find_program("nats-server", "nats-server").unwrap_or_else(|missing| panic!("{missing}"));
         Self {
             name: name.to_owned(),
             program,
-            port: free_port(),
-            monitor: free_port(),
+            port: place.port("clients"),
+            monitor: place.port("monitor"),
             process: None,
-            directory: tempfile::tempdir().expect("a temporary directory"),
+            place,
         }
     }
 
     fn configure(&self, more: &str) {
         let (name, port, monitor) = (&self.name, self.port, self.monitor);
-        let store = self.directory.path().join("store");
+        let store = self.place.path().join("store");
         let configuration = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
              max_payload: 2MB\njetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 64TB }}\n{more}",
@@ -57,7 +52,7 @@ impl NatsServer {
     }
 
     fn configuration(&self) -> PathBuf {
-        self.directory.path().join("nats.conf")
+        self.place.path().join("nats.conf")
     }
 
     pub fn name(&self) -> &str {
@@ -69,10 +64,18 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Starts the server, again if it was killed, on what it left. It accepts connections on return.
     pub async fn restart(&mut self) {
         self.kill().await;
-        let mut process = Process::start(&self.program, ["-c".into(), self.configuration()]);
+        let mut process = Process::start_in(&self.place, &self.program, ["-c".into(), self.configuration()]);
         process.listening(self.port, PATIENCE).await;
         self.process = Some(process);
     }
@@ -82,6 +85,20 @@ impl NatsServer {
         if let Some(process) = self.process.take() {
             process.kill().await;
         }
+    }
+
+    /// Ends it in good order.
+    pub async fn stop(&mut self, patience: Duration) {
+        if let Some(process) = self.process.take() {
+            process.stop(patience).await;
+        }
+    }
+
+    /// Whether its process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.ended().is_none())
     }
 
     /// The id of its process.
@@ -96,19 +113,10 @@ impl NatsServer {
     pub async fn healthy(&self) {
         let what = format!("nats server {} to be healthy", self.name);
         eventually(&what, PATIENCE, || async {
-            let answer = self.ask("/healthz").await.ok()?;
+            let answer = ask(self.monitor, "/healthz").await.ok()?;
             answer.starts_with("HTTP/1.1 200").then_some(())
         })
         .await;
-    }
-
-    async fn ask(&self, path: &str) -> std::io::Result<String> {
-        let mut connection = TcpStream::connect(("127.0.0.1", self.monitor)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        connection.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        Ok(answer)
     }
 }
 
@@ -120,16 +128,25 @@ pub struct NatsCluster {
 impl NatsCluster {
     /// Starts some servers. On return they have a leader.
     pub async fn start(servers: usize) -> Self {
-        let members: Vec<NatsServer> = (0..servers).map(|n| NatsServer::new(&format!("n{n}"))).collect();
-        let routes: Vec<u16> = members.iter().map(|_| free_port()).collect();
+        Self::start_in((0..servers).map(|_| Place::temporary()).collect()).await
+    }
+
+    /// Starts a server in each place, on what was left there. On return they have a leader.
+    pub async fn start_in(places: Vec<Place>) -> Self {
+        let members: Vec<NatsServer> = (0..)
+            .zip(places)
+            .map(|(n, place)| NatsServer::new(&format!("n{n}"), place))
+            .collect();
+        let routes: Vec<u16> = members.iter().map(|member| member.place.port("routes")).collect();
         let mut all = String::new();
         for route in &routes {
             let _ = write!(all, "\"nats-route://127.0.0.1:{route}\", ");
         }
         let mut cluster = Self { servers: members };
         for (server, route) in cluster.servers.iter_mut().zip(&routes) {
+            // Clients know all servers, and not always by the addresses that the servers have among themselves.
             server.configure(&format!(
-                "cluster {{ name: holon, listen: \"127.0.0.1:{route}\", routes: [{all}] }}\n"
+                "cluster {{ name: holon, listen: \"127.0.0.1:{route}\", no_advertise: true, routes: [{all}] }}\n"
             ));
             server.restart().await;
         }
@@ -145,6 +162,11 @@ impl NatsCluster {
 
     pub fn servers(&self) -> &[NatsServer] {
         &self.servers
+    }
+
+    /// The servers one by one, for who looks after each by itself.
+    pub fn into_servers(self) -> Vec<NatsServer> {
+        self.servers
     }
 
     /// The server of a name: `n0`, `n1` and so on.

@@ -41,6 +41,21 @@ pub fn free_port() -> u16 {
     panic!("every port from {LOWEST} to {} is in use", highest());
 }
 
+/// Takes a port that this or another process had from [`free_port`] before; false if somebody has it now.
+pub(crate) fn take_port(port: u16) -> bool {
+    let directory = std::env::temp_dir().join("holon-test-ports");
+    std::fs::create_dir_all(&directory).expect("a directory in the temporary one");
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(lock) = lock(directory.join(port.to_string())) else {
+        return false;
+    };
+    if TcpListener::bind(("127.0.0.1", port)).is_err() {
+        return false;
+    }
+    taken.push(lock);
+    true
+}
+
 fn lock(path: PathBuf) -> Option<File> {
     let file = OpenOptions::new()
         .create(true)

@@ -4,13 +4,13 @@
 //! The server refuses to run as root. A test that runs as root gives the directory to the user `postgres` (or
 //! `nobody`) and starts the server as that one.
 
-use crate::{find_program, free_port};
+use crate::{Place, find_program};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 const PACKAGE: &str = "postgresql";
 const USER: &str = "holon";
@@ -24,6 +24,8 @@ const STOP: Duration = Duration::from_secs(20);
 pub struct PostgresOptions {
     /// Settings beside those of the kit, such as `("max_connections", "20")`.
     pub settings: Vec<(String, String)>,
+    /// What the server itself may change later (`ALTER SYSTEM`) is written into the file of a new database.
+    pub initial: Vec<(String, String)>,
 }
 
 impl PostgresOptions {
@@ -37,9 +39,14 @@ impl PostgresOptions {
 /// A running server, or one that a test has killed.
 pub struct PostgresServer {
     server: Option<Child>,
+    database: Arc<Database>,
+}
+
+/// What a server is started on.
+struct Database {
     port: u16,
     settings: Vec<(String, String)>,
-    directory: TempDir,
+    place: Place,
 }
 
 impl PostgresServer {
@@ -52,76 +59,69 @@ impl PostgresServer {
     }
 
     pub async fn start_with(options: PostgresOptions) -> Self {
+        Self::start_in(Place::temporary(), options).await
+    }
+
+    /// A server on what was left in a place, or with an empty database; it answers on return. What was a standby
+    /// when it was stopped is one again.
+    pub async fn start_in(place: Place, options: PostgresOptions) -> Self {
         blocking(move || {
-            let directory = new_directory();
-            let secret = directory.path().join("password");
-            std::fs::write(&secret, PASSWORD).expect("a file in a temporary directory");
-            give_away(&secret);
-            let mut initdb = command("initdb", directory.path());
-            initdb
-                .args([
-                    "--no-sync",
-                    "--no-instructions",
-                    "--encoding=UTF8",
-                    "--locale=C.UTF-8",
-                ])
-                .args(["--auth=scram-sha-256", "--username", USER])
-                .arg("--pwfile")
-                .arg(&secret)
-                .arg("--pgdata")
-                .arg(data(directory.path()));
-            run(initdb);
-            let hba =
-                "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n";
-            std::fs::write(data(directory.path()).join("pg_hba.conf"), hba).expect("a file of the server");
-            Self::launch(directory, options.settings)
+            give_away(place.path());
+            if !is_database(place.path()) {
+                initialise(&place, &options);
+            }
+            Self::launch(place, options.settings)
         })
         .await
     }
 
     /// A hot standby that streams from this server, with a database of its own to read from.
     pub async fn standby(&self) -> Self {
-        let (primary, settings) = (self.port, self.settings.clone());
+        self.standby_in(Place::temporary()).await
+    }
+
+    /// A hot standby in a place whose database, if there is one, is thrown away: after a failover, it may hold
+    /// commits that the new primary never saw.
+    pub async fn standby_in(&self, place: Place) -> Self {
+        let (primary, settings) = (self.port(), self.database.settings.clone());
         blocking(move || {
-            let directory = new_directory();
-            let mut backup = command("pg_basebackup", directory.path());
-            backup
-                .arg("--pgdata")
-                .arg(data(directory.path()))
-                .args([
-                    "--checkpoint=fast",
-                    "--wal-method=stream",
-                    "--write-recovery-conf",
-                    "--no-sync",
-                ])
-                .arg("--dbname")
-                .arg(format!(
-                    "host=127.0.0.1 port={primary} user={USER} password={PASSWORD}"
-                ));
-            run(backup);
-            Self::launch(directory, settings)
+            give_away(place.path());
+            clone_from(primary, &place);
+            Self::launch(place, settings)
         })
         .await
     }
 
-    fn launch(directory: TempDir, settings: Vec<(String, String)>) -> Self {
-        let mut server = Self {
-            server: None,
-            port: free_port(),
+    /// Makes this server a standby of the one at a port; its own database is thrown away.
+    pub async fn follow(&mut self, primary: u16) {
+        self.kill().await;
+        let database = Arc::clone(&self.database);
+        let server = blocking(move || {
+            clone_from(primary, &database.place);
+            database.spawn()
+        });
+        self.server = Some(server.await);
+    }
+
+    fn launch(place: Place, settings: Vec<(String, String)>) -> Self {
+        let database = Database {
+            port: place.port("clients"),
             settings,
-            directory,
+            place,
         };
-        server.spawn();
-        server
+        Self {
+            server: Some(database.spawn()),
+            database: Arc::new(database),
+        }
     }
 
     /// For `tokio-postgres`; holds the password.
     pub fn url(&self) -> String {
-        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
+        url(self.port())
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.database.port
     }
 
     /// Runs a statement with `psql` and answers what it says, one row a line, columns divided by `|`.
@@ -185,22 +185,68 @@ impl PostgresServer {
 
     /// Starts a killed server again, on the same port and directory; it answers on return.
     pub async fn restart(mut self) -> Self {
-        self.kill().await;
-        blocking(move || {
-            self.spawn();
-            self
-        })
-        .await
+        self.start_again().await;
+        self
     }
 
-    fn spawn(&mut self) {
+    /// Like [`Self::restart`], in its place.
+    pub async fn start_again(&mut self) {
+        self.kill().await;
+        let database = Arc::clone(&self.database);
+        self.server = Some(blocking(move || database.spawn()).await);
+    }
+
+    /// Ends it in good order, with a checkpoint: what is connected is told so.
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            blocking(move || shut_down(server, "INT")).await;
+        }
+    }
+
+    /// Whether its process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.server
+            .as_mut()
+            .is_some_and(|server| matches!(server.try_wait(), Ok(None)))
+    }
+
+    /// The id of its first process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.database.place
+    }
+
+    /// What the server has said since it was started last; in a lasting place, since the first time.
+    pub fn log(&self) -> String {
+        self.database.log()
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        // An immediate shutdown ends the children too, and leaves no shared memory behind.
+        if let Some(server) = self.server.take() {
+            shut_down(server, "QUIT");
+        }
+    }
+}
+
+impl Database {
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.place.log_path()).unwrap_or_default()
+    }
+
+    /// Starts the server and waits until it answers.
+    fn spawn(&self) -> Child {
         let end = Instant::now() + START;
         loop {
             let mut child = self.spawn_once();
             loop {
-                if is_ready(self.port, self.directory.path()) {
-                    self.server = Some(child);
-                    return;
+                if is_ready(self.port, self.place.path()) {
+                    return child;
                 }
                 // It also ends when processes of a server that was killed are not gone yet: try again.
                 if child.try_wait().expect("a child can be waited for").is_some() {
@@ -215,11 +261,15 @@ impl PostgresServer {
     }
 
     fn spawn_once(&self) -> Child {
-        let log = std::fs::File::create(self.directory.path().join("log")).expect("a log");
-        let mut postgres = command("postgres", self.directory.path());
+        let log_path = self.place.log_path();
+        let log = match self.place.is_lasting() {
+            true => self.place.log(),
+            false => std::fs::File::create(log_path).expect("a log"),
+        };
+        let mut postgres = command("postgres", self.place.path());
         postgres
             .arg("-D")
-            .arg(data(self.directory.path()))
+            .arg(data(self.place.path()))
             .arg("-p")
             .arg(self.port.to_string());
         let of_the_kit = [
@@ -230,6 +280,7 @@ impl PostgresServer {
             ("wal_level", "replica"),
             ("hot_standby", "on"),
             ("max_wal_senders", "4"),
+            ("wal_retrieve_retry_interval", "200ms"),
             ("shared_buffers", "64MB"),
             ("logging_collector", "off"),
         ];
@@ -239,40 +290,54 @@ impl PostgresServer {
         for (name, value) in &self.settings {
             postgres.arg("-c").arg(format!("{name}={value}"));
         }
-        postgres
+        if self.place.is_lasting() {
+            postgres.process_group(0);
+        }
+        let child = postgres
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot start PostgreSQL: {error}"))
-    }
-
-    /// What the server has said since it was started last.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+            .unwrap_or_else(|error| panic!("cannot start PostgreSQL: {error}"));
+        self.place.served_by(child.id());
+        child
     }
 }
 
-impl Drop for PostgresServer {
-    fn drop(&mut self) {
-        let Some(mut server) = self.server.take() else {
+/// Sends the first process a signal that ends the server, and waits for its end.
+fn shut_down(mut server: Child, name: &str) {
+    let processes = children_of(server.id());
+    signal("CONT", &processes);
+    signal("CONT", &[server.id()]);
+    signal(name, &[server.id()]);
+    let end = Instant::now() + STOP;
+    while Instant::now() < end {
+        if matches!(server.try_wait(), Ok(Some(_))) {
             return;
-        };
-        // An immediate shutdown ends the children too, and leaves no shared memory behind.
-        let processes = children_of(server.id());
-        signal("CONT", &processes);
-        signal("CONT", &[server.id()]);
-        signal("QUIT", &[server.id()]);
-        let end = Instant::now() + STOP;
-        while Instant::now() < end {
-            if matches!(server.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = server.kill();
-        let _ = server.wait();
+        std::thread::sleep(Duration::from_millis(5));
     }
+    let _ = server.kill();
+    let _ = server.wait();
+}
+
+/// Where a server of the kit is, by its port; holds the password.
+pub fn url(port: u16) -> String {
+    format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres")
+}
+
+/// One database that several servers may have, of which one takes writes, at an address of this machine.
+pub fn url_of_any(host: &str, ports: &[u16]) -> String {
+    let hosts: Vec<String> = ports.iter().map(|port| format!("{host}:{port}")).collect();
+    format!(
+        "postgres://{USER}:{PASSWORD}@{}/postgres?target_session_attrs=read-write",
+        hosts.join(",")
+    )
+}
+
+/// Whether what is in the place of a server is a standby, running or not.
+pub fn is_standby(place: &Path) -> bool {
+    data(place).join("standby.signal").is_file()
 }
 
 /// Makes databases in the server of a connection string, and answers those of each.
@@ -306,11 +371,74 @@ fn data(directory: &Path) -> PathBuf {
     directory.join("data")
 }
 
-/// A directory that belongs to whom the server runs as.
-fn new_directory() -> TempDir {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    give_away(directory.path());
-    directory
+fn is_database(directory: &Path) -> bool {
+    data(directory).join("PG_VERSION").is_file()
+}
+
+fn initialise(place: &Place, options: &PostgresOptions) {
+    let secret = place.path().join("password");
+    std::fs::write(&secret, PASSWORD).expect("a file in a directory of our own");
+    give_away(&secret);
+    let mut initdb = command("initdb", place.path());
+    initdb
+        .args([
+            "--no-sync",
+            "--no-instructions",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+        ])
+        .args(["--auth=scram-sha-256", "--username", USER])
+        .arg("--pwfile")
+        .arg(&secret)
+        .arg("--pgdata")
+        .arg(data(place.path()));
+    run(initdb);
+    let hba = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n";
+    std::fs::write(data(place.path()).join("pg_hba.conf"), hba).expect("a file of the server");
+    let lines: String = options
+        .initial
+        .iter()
+        .map(|(name, value)| format!("{name} = '{value}'\n"))
+        .collect();
+    std::fs::write(data(place.path()).join("postgresql.auto.conf"), lines).expect("a file of the server");
+}
+
+/// Copies the database of a server that runs into a place, as a standby's.
+fn clone_from(primary: u16, place: &Place) {
+    if let Err(error) = std::fs::remove_dir_all(data(place.path()))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        panic!(
+            "cannot remove the database in {}: {error}",
+            place.path().display()
+        );
+    }
+    let mut backup = command("pg_basebackup", place.path());
+    backup
+        .arg("--pgdata")
+        .arg(data(place.path()))
+        .args([
+            "--checkpoint=fast",
+            "--wal-method=stream",
+            "--write-recovery-conf",
+            "--no-sync",
+        ])
+        .arg("--dbname")
+        .arg(format!(
+            "host=127.0.0.1 port={primary} user={USER} password={PASSWORD}"
+        ));
+    run(backup);
+}
+
+/// The timeline of what is in the place of a server, which grows with each promotion (1 at first).
+pub fn timeline(directory: &Path) -> u32 {
+    // Each promotion writes down where the timeline before it ended.
+    let files = std::fs::read_dir(data(directory).join("pg_wal"));
+    let numbers = files.into_iter().flatten().flatten().filter_map(|file| {
+        let name = file.file_name().into_string().ok()?;
+        u32::from_str_radix(name.strip_suffix(".history")?, 16).ok()
+    });
+    numbers.max().unwrap_or(1)
 }
 
 /// Whom a server runs as when the test runs as root: user and group.

@@ -1,10 +1,11 @@
 //! Servers that are programs of their own.
 
+use crate::{place::Place, redis::try_signal};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -45,7 +46,7 @@ const SHOWN: u64 = 4_096;
 pub struct Process {
     program: PathBuf,
     child: Child,
-    /// What it said, in a file without a name.
+    /// What it said.
     said: File,
 }
 
@@ -53,9 +54,36 @@ impl Process {
     /// Starts a program. What it says is shown if it ends before it listens.
     pub fn start<A: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
         let said = tempfile::tempfile().expect("a temporary file");
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::spawn(command, program, said)
+    }
+
+    /// Starts a program in a place of its own.
+    pub fn start_in<A: AsRef<OsStr>>(
+        place: &Place,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(place.path());
+        // A node reads settings from there; what it is to have is on its command line.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HOLON_") {
+                command.env_remove(name);
+            }
+        }
+        if place.is_lasting() {
+            command.process_group(0);
+        }
+        let process = Self::spawn(command, program, place.log());
+        place.served_by(process.id());
+        process
+    }
+
+    fn spawn(mut command: Command, program: &Path, said: File) -> Self {
         let output = || Stdio::from(said.try_clone().expect("a file can be shared"));
-        let child = Command::new(program)
-            .args(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(output())
             .stderr(output())
@@ -88,7 +116,7 @@ impl Process {
     }
 
     /// The end of what it said so far.
-    fn last_words(&mut self) -> String {
+    pub fn last_words(&mut self) -> String {
         let length = self.said.metadata().map_or(0, |file| file.len());
         let mut words = Vec::new();
         let read = self.said.seek(SeekFrom::Start(length.saturating_sub(SHOWN)));
@@ -102,8 +130,25 @@ impl Process {
         self.child.id().expect("a process that has not been waited for")
     }
 
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("a child can be killed");
+    }
+
+    /// Tells it to end in good order (SIGTERM), and kills it if it has not after so long.
+    pub async fn stop(mut self, patience: Duration) {
+        if self.ended().is_none() {
+            // It may end by itself meanwhile.
+            try_signal(self.id(), "CONT").await;
+            try_signal(self.id(), "TERM").await;
+        }
+        if tokio::time::timeout(patience, self.child.wait()).await.is_err() {
+            self.kill().await;
+        }
     }
 }

