@@ -1,4 +1,5 @@
 //! The servers that a node may be on, and nodes on them.
+#![allow(dead_code, reason = "no test uses all of it")]
 
 use crate::support::{Server, holon};
 use holon_testkit::{NatsServer, PostgresServer, RedisServer, S3Server};

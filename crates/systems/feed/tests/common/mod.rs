@@ -1,4 +1,4 @@
-//! A feed on the embedded engine with people in it, spoken to over its routes.
+//! A feed with people in it, spoken to over its routes.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use axum::{

@@ -1,4 +1,4 @@
-//! Identity through its HTTP interface, on the embedded engine.
+//! Identity through its HTTP interface.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 
