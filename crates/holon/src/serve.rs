@@ -187,6 +187,7 @@ pub async fn app(
     };
     let hub = Arc::clone(&node.hub);
     let engines = Arc::clone(&node.engines);
+    engines.show_cache(metrics);
     let mut builder = AppBuilder::new(options)
         .telemetry(Arc::clone(metrics), tracer.clone())
         .authenticator(Arc::clone(&node.identity) as Arc<dyn Authenticator>)
@@ -223,13 +224,17 @@ pub async fn app(
     }
     builder = builder.routes("admin", "A node as its administrator sees it.", admin.routes());
     if settings.rate_limit {
-        builder = builder.limiter(limiter(settings, node).await?);
+        builder = builder.limiter(limiter(settings, node, metrics).await?);
     }
     Ok(builder.fallback(console.router()).build()?)
 }
 
 /// Holds everybody but the administrator to the settings' rates.
-async fn limiter(settings: &Settings, node: &Node) -> Result<Arc<dyn RateLimiter>, NodeError> {
+async fn limiter(
+    settings: &Settings,
+    node: &Node,
+    metrics: &Metrics,
+) -> Result<Arc<dyn RateLimiter>, NodeError> {
     let policy = |name, burst: u32, per_second: u32| Policy {
         name,
         capacity: burst.into(),
@@ -247,8 +252,18 @@ async fn limiter(settings: &Settings, node: &Node) -> Result<Arc<dyn RateLimiter
         .identity
         .by_handle(&Tenant::default(), holon_identity::ADMINISTRATOR_HANDLE)
         .await?;
+    let limiter = Arc::new(TokenBucketLimiter::new(
+        Arc::clone(&node.context.ports.cache),
+        policies,
+    ));
+    let counted = Arc::clone(&limiter);
+    metrics.gauge(
+        "limit_uncounted",
+        "Calls that passed since start because the cache could not count them.",
+        move || counted.passed_uncounted() as f64,
+    );
     Ok(Arc::new(ForPeople {
-        limiter: TokenBucketLimiter::new(Arc::clone(&node.context.ports.cache), policies),
+        limiter,
         administrator: administrator.map(|account| account.id),
         unlimited: Policy {
             name: "administrator",
@@ -260,7 +275,7 @@ async fn limiter(settings: &Settings, node: &Node) -> Result<Arc<dyn RateLimiter
 
 /// Lets the administrator who was made at first start pass: imports and operators' scripts.
 struct ForPeople {
-    limiter: TokenBucketLimiter,
+    limiter: Arc<TokenBucketLimiter>,
     administrator: Option<Id>,
     unlimited: Policy,
 }

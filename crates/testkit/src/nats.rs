@@ -45,7 +45,7 @@ impl NatsServer {
         let store = self.place.path().join("store");
         let configuration = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
-             max_payload: 2MB\njetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 64GB }}\n{more}",
+             max_payload: 2MB\njetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 64TB }}\n{more}",
             store.display()
         );
         std::fs::write(self.configuration(), configuration).expect("a file in a temporary directory");

@@ -3,6 +3,8 @@
 
 use async_trait::async_trait;
 use axum::{Router, routing::get};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use holon_base::{Clock, ManualClock, Tenant, Timestamp};
 use holon_ports::store::{Batch, Consistency};
 use holon_ports::{
@@ -109,6 +111,13 @@ async fn a_home_runs_consumers_and_knows_when_they_are_done_also_after_a_restart
     home.caught_up(&consumers(&ports)).await;
     assert_eq!(handled(&ports).await, 101);
     assert_eq!(home.context().clock.now(), clock.now());
+
+    let tenant = Tenant::default();
+    let content = stream::once(async { Ok(Bytes::from_static(b"bytes")) }).boxed();
+    let blob = ports.blobs.put(&tenant, content).await.unwrap();
+    let read = ports.blobs.read(&tenant, &blob.id, None).await.unwrap();
+    let read: Vec<Bytes> = read.try_collect().await.unwrap();
+    assert_eq!(read.concat(), b"bytes");
 }
 
 /// Handles nothing while what it needs is away; one event is poison.
@@ -223,4 +232,9 @@ fn a_missing_program_is_named_with_its_package() {
         missing.to_string(),
         "program no-such-server is not installed; on Debian: apt-get install no-such-package"
     );
+}
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
 }
