@@ -48,6 +48,8 @@ pub struct Admin {
     pub tracer: Tracer,
     pub holder: Holder,
     rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
+    /// One backup at a time.
+    backups: Arc<tokio::sync::Semaphore>,
 }
 
 /// What an [`Admin`] is made of.
@@ -87,6 +89,7 @@ impl Admin {
             tracer: parts.tracer,
             holder: parts.holder,
             rebuilds: parking_lot::Mutex::default(),
+            backups: Arc::new(tokio::sync::Semaphore::new(1)),
         })
     }
 
