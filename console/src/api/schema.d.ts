@@ -2723,7 +2723,7 @@ export interface operations {
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
             406: components["responses"]["Problem406"];
-            /** @description This node runs on servers */
+            /** @description This node runs on servers, or a backup is being taken */
             409: {
                 headers: {
                     [name: string]: unknown;

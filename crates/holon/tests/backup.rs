@@ -132,6 +132,13 @@ async fn a_backup_under_load_holds_what_was_acknowledged_and_is_restored() {
     let writers = Writers::start(&api).await;
     writers.until_acknowledged(60).await;
     let before = writers.acknowledged();
+    // One that is killed leaves nothing under its name.
+    let mut killed = backup(&server, &at("killed.holon"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    killed.kill().unwrap();
+    assert!(!killed.wait().unwrap().success() && !at("killed.holon").exists());
     let said = succeeds(&mut backup(&server, &at("a.holon")));
     assert!(said.contains("a data directory, as it was at"), "{said}");
     let after = writers.stop().await;

@@ -53,6 +53,8 @@ pub struct Admin {
     /// The jobs of all systems.
     pub jobs: Vec<&'static str>,
     rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
+    /// One backup at a time.
+    backups: Arc<tokio::sync::Semaphore>,
 }
 
 /// What an [`Admin`] is made of.
@@ -96,6 +98,7 @@ impl Admin {
             cluster: parts.cluster,
             jobs: parts.jobs,
             rebuilds: parking_lot::Mutex::default(),
+            backups: Arc::new(tokio::sync::Semaphore::new(1)),
         })
     }
 
