@@ -16,6 +16,9 @@ pub struct Results {
     pub rate: f64,
     pub people: usize,
     pub cores: usize,
+    /// Whether it was an optimised build.
+    #[serde(default)]
+    pub is_release: bool,
     pub rounds: Vec<Round>,
     /// What was wrong when everybody of all rounds was looked at again at the end.
     pub complaints: Vec<String>,
@@ -28,6 +31,7 @@ impl Results {
             rate,
             people,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            is_release: !cfg!(debug_assertions),
             rounds: Vec::new(),
             complaints: Vec::new(),
         }
@@ -108,8 +112,9 @@ fn table(results: &Results) -> String {
     push(
         &mut text,
         format_args!(
-            "\nOf one run on {} cores with seed {}: {} rounds of {} people at {} requests a second, {acknowledged} \
+            "\nOf one run of a {} build on {} cores with seed {}: {} rounds of {} people at {} requests a second, {acknowledged} \
              acknowledged writes; wrong after a round: {wrong}, wrong when everybody was looked at again at the end: {}.\n",
+            if results.is_release { "release" } else { "debug" },
             results.cores,
             results.seed,
             results.rounds.len(),
