@@ -1,13 +1,16 @@
 //! `/v1/admin`: a node as its administrator sees it.
 //!
 //! Figures come from what the running process counts; nothing here is stored. All of it needs the permission
-//! `admin.inspect`; what changes something needs `admin.rebuild`.
+//! `admin.inspect`; what changes something needs `admin.rebuild`, and
+//! what breaks something `admin.chaos`.
 
+mod chaos;
 mod letters;
 mod overview;
 mod rebuild;
 mod traces;
 
+pub use chaos::Chaos;
 pub use overview::publish_overview;
 
 use crate::{engines::Engines, jobs::Holder};
@@ -26,6 +29,9 @@ pub const INSPECT: &str = "admin.inspect";
 /// Makes projections anew and replays dead letters.
 pub const REBUILD: &str = "admin.rebuild";
 
+/// Breaks the cluster, where a lab runs it.
+pub const CHAOS: &str = "admin.chaos";
+
 /// What the admin routes know of the node.
 pub struct Admin {
     pub node: u16,
@@ -41,6 +47,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    pub chaos: Option<Chaos>,
     rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
 }
 
@@ -57,6 +64,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    /// Where chaos can be asked for, if anywhere.
+    pub chaos: Option<Chaos>,
 }
 
 impl Admin {
@@ -80,6 +89,7 @@ impl Admin {
             metrics: parts.metrics,
             tracer: parts.tracer,
             holder: parts.holder,
+            chaos: parts.chaos,
             rebuilds: parking_lot::Mutex::default(),
         })
     }
@@ -95,6 +105,8 @@ impl Admin {
             .permitted(REBUILD, routes!(letters::replay_dead_letter))
             .permitted(INSPECT, routes!(traces::list_traces))
             .permitted(INSPECT, routes!(traces::get_trace))
+            .permitted(CHAOS, routes!(chaos::list_chaos))
+            .permitted(CHAOS, routes!(chaos::tell_chaos))
             .finish(Arc::clone(self))
     }
 }

@@ -37,6 +37,7 @@ pub async fn document(settings: Settings) -> Result<String, CommandError> {
             settings.node,
             &*node.context.clock,
         ),
+        chaos: None,
     });
     let app = serve::app(&settings, &node, &admin, &metrics, &tracer).await?;
     let document = serde_json::to_string_pretty(app.document())?;
