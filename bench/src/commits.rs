@@ -22,8 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const WRITERS: usize = 64;
-const TABLE: Table = Table("bench.rows");
+pub(crate) const WRITERS: usize = 64;
+pub(crate) const TABLE: Table = Table("bench.rows");
 
 pub async fn run(setting: &Setting) -> Result<Outcome> {
     let mut holon = Line::new("Holon, embedded engine", "commits/s");
@@ -100,7 +100,7 @@ pub fn now() -> String {
     now.to_string()
 }
 
-fn sample(mut times: Times, elapsed: Duration) -> Sample {
+pub(crate) fn sample(mut times: Times, elapsed: Duration) -> Sample {
     let rate = times.len() as f64 / elapsed.as_secs_f64();
     Sample::new(rate)
         .with("p50 ms", times.percentile(0.5))
@@ -115,6 +115,26 @@ fn row_key(writer: usize, number: u64) -> (Partition, Bytes) {
 async fn through_the_port(dir: &Path, duration: Duration) -> Result<Sample> {
     let engine = Engine::open(EngineOptions::new(dir)).await?;
     let store = engine.ports().store;
+    let (times, written, elapsed) = write_all(&store, duration).await?;
+    let stats = engine.stats();
+    drop(store);
+    engine.close().await;
+
+    let engine = Engine::open(EngineOptions::new(dir)).await?;
+    let store = engine.ports().store;
+    store.create_tables(&[TABLE]).await?;
+    check_last(&*store, &written).await?;
+    engine.close().await;
+    Ok(sample(times, elapsed)
+        .with("commits a sync", stats.group_size)
+        .with("sync ms", stats.group_micros / 1_000.0))
+}
+
+/// Commits of all writers until a time is over: their times, and how many rows each writer has.
+pub(crate) async fn write_all(
+    store: &Arc<dyn Store>,
+    duration: Duration,
+) -> Result<(Times, Vec<u64>, Duration)> {
     store.create_tables(&[TABLE]).await?;
     let start = Instant::now();
     let deadline = start + duration;
@@ -129,24 +149,18 @@ async fn through_the_port(dir: &Path, duration: Duration) -> Result<Sample> {
         written.push(of_one.len() as u64);
         times.merge(of_one);
     }
-    let elapsed = start.elapsed();
-    let stats = engine.stats();
-    drop(store);
-    engine.close().await;
+    Ok((times, written, start.elapsed()))
+}
 
-    let engine = Engine::open(EngineOptions::new(dir)).await?;
-    let store = engine.ports().store;
-    store.create_tables(&[TABLE]).await?;
-    for (writer, count) in written.into_iter().enumerate() {
+/// Refuses a store that lacks any writer's last row.
+pub(crate) async fn check_last(store: &dyn Store, written: &[u64]) -> Result<()> {
+    for (writer, count) in written.iter().enumerate() {
         let (partition, sort) = row_key(writer, count - 1);
         let key = RowKey::new(TABLE, partition, sort);
         let last = store.get(&key, Consistency::Strong).await?;
         ensure!(last.is_some(), "writer {writer}'s last row is lost");
     }
-    engine.close().await;
-    Ok(sample(times, elapsed)
-        .with("commits a sync", stats.group_size)
-        .with("sync ms", stats.group_micros / 1_000.0))
+    Ok(())
 }
 
 async fn write(

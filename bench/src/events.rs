@@ -38,7 +38,7 @@ use tokio::{
 };
 
 const PRODUCERS: usize = 64;
-const TOPIC: &str = "bench.events";
+pub(crate) const TOPIC: &str = "bench.events";
 const PARTITIONS: u16 = 4;
 const BATCH: usize = 256;
 /// How long a consumer may take to catch up once the producers are done.
@@ -187,7 +187,7 @@ async fn through_the_log(dir: &Path, duration: Duration) -> Result<Sample> {
     let documents = documents();
     let mut producers = JoinSet::new();
     for producer in 0..PRODUCERS {
-        producers.spawn(append(log.clone(), producer, documents.clone(), deadline));
+        producers.spawn(append_until(log.clone(), producer, documents.clone(), deadline));
     }
     let sample = finish(start, producers, &handled).await?;
     stop.send(true)?;
@@ -197,7 +197,8 @@ async fn through_the_log(dir: &Path, duration: Duration) -> Result<Sample> {
     Ok(sample)
 }
 
-async fn append(
+/// Tells one event after the other under a key of its own, until a time.
+pub(crate) async fn append_until(
     log: Arc<dyn Log>,
     producer: usize,
     documents: Arc<[Bytes]>,

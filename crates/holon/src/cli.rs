@@ -80,6 +80,21 @@ pub enum Command {
         server: ServerArgs,
     },
 
+    /// See where slots are on a running server, and move them.
+    #[command(
+        subcommand,
+        long_about = "On PostgreSQL, partitions hash to 4,096 slots, and each shard has some of them. Slots move from shard \
+                      to shard while the servers serve; docs/sharding.md tells how. What changes something needs the \
+                      permission admin.rebuild.",
+        after_long_help = "EXAMPLES\n  \
+            holon shards list\n  \
+            holon shards add west postgres://holon:secret@10.0.0.8/holon\n  \
+            holon shards move --to west --wait\n  \
+            holon shards drain east --wait\n  \
+            holon shards pin west --tenant shop"
+    )]
+    Shards(ShardsCommand),
+
     /// Show every setting: what it does, its default, its name in the environment, and its present value.
     #[command(after_long_help = "EXAMPLES\n  \
         holon config --config /etc/holon.toml\n  \
@@ -150,6 +165,90 @@ pub struct ServerArgs {
     /// A file with an administrator's token; without it, HOLON_TOKEN is taken.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ShardsCommand {
+    /// Show shards with their slots, rules, and what is on its way.
+    List {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Make a shard known to all nodes. It has no slots until some are moved to it.
+    Add {
+        /// Its name, for good: 1 to 32 of a-z, 0-9 and '-'.
+        name: String,
+        /// postgres://user:password@host:5432/database, as nodes reach it; `-` reads it from standard input.
+        #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+        url: String,
+        /// A hot standby for reads that may lag. Can be given more than once.
+        #[arg(long, value_name = "URL")]
+        replica: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Move slots to a shard; without --count or --slot, as many as it takes for it to have its share.
+    Move {
+        /// The shard where they go.
+        #[arg(long, value_name = "SHARD")]
+        to: String,
+        /// Only from this shard; otherwise from those that have most.
+        #[arg(long, value_name = "SHARD")]
+        from: Option<String>,
+        /// How many.
+        #[arg(long, value_name = "N", conflicts_with = "slot", value_parser = clap::value_parser!(u32).range(1..))]
+        count: Option<u32>,
+        /// This slot. Can be given more than once.
+        #[arg(long, value_name = "SLOT")]
+        slot: Vec<i32>,
+        /// Return only when nothing is on its way any more, and show progress.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Move everything off a shard, so that it can be shut down.
+    Drain {
+        /// The shard.
+        name: String,
+        /// All to this shard; otherwise evenly to all others.
+        #[arg(long, value_name = "SHARD")]
+        to: Option<String>,
+        /// Return only when nothing is on its way any more, and show progress.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Give partitions a slot of their own on a shard; rows that are there move.
+    Pin {
+        /// The shard.
+        shard: String,
+        /// One partition, such as user:42; of the tenant main, unless --tenant says another.
+        #[arg(long, value_name = "PARTITION", conflicts_with_all = ["prefix", "low", "high"])]
+        partition: Option<String>,
+        /// All of a tenant, or what else is said, only of that tenant.
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
+        /// Partitions that begin so, such as eu:.
+        #[arg(long, value_name = "PREFIX", conflicts_with_all = ["low", "high"])]
+        prefix: Option<String>,
+        /// Partitions from here on, in the order of their bytes.
+        #[arg(long, value_name = "PARTITION")]
+        low: Option<String>,
+        /// Up to here, and without it.
+        #[arg(long, value_name = "PARTITION", requires = "low")]
+        high: Option<String>,
+        /// Return only when nothing is on its way any more, and show progress.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,7 @@ fn help_names_every_command_and_where_to_start() {
         "import",
         "check",
         "rebuild",
+        "shards",
         "config",
         "openapi",
         "completions",

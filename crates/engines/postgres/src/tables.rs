@@ -47,10 +47,8 @@ impl TableSql {
             )
         };
         let walk = format!(
-            // What a shard holds of slots that are another's by now is not its to tell.
             "SELECT f.fence, r.* FROM holon.shard f LEFT JOIN LATERAL ( \
                 SELECT {VALUE}, r.sort, r.tenant, r.entity FROM holon.\"{relation}\" r \
-                JOIN holon.slots o ON o.slot = r.slot AND o.state <> 'moved' \
                 WHERE (r.tenant, r.entity, r.sort) > ($1, $2, $3) AND (r.expires IS NULL OR r.expires > $4) \
                 ORDER BY r.tenant, r.entity, r.sort LIMIT $5) r ON true"
         );

@@ -8,6 +8,7 @@ mod chaos;
 mod letters;
 mod overview;
 mod rebuild;
+mod shards;
 mod traces;
 
 pub use chaos::Chaos;
@@ -26,7 +27,7 @@ use utoipa_axum::routes;
 
 /// Sees inside.
 pub const INSPECT: &str = "admin.inspect";
-/// Makes projections anew and replays dead letters.
+/// Makes projections anew, replays dead letters, and moves slots.
 pub const REBUILD: &str = "admin.rebuild";
 
 /// Breaks the cluster, where a lab runs it.
@@ -103,6 +104,11 @@ impl Admin {
             .permitted(REBUILD, routes!(rebuild::start_rebuild))
             .permitted(INSPECT, routes!(letters::list_dead_letters))
             .permitted(REBUILD, routes!(letters::replay_dead_letter))
+            .permitted(INSPECT, routes!(shards::list_shards))
+            .permitted(REBUILD, routes!(shards::add_shard))
+            .permitted(REBUILD, routes!(shards::move_slots))
+            .permitted(REBUILD, routes!(shards::drain_shard))
+            .permitted(REBUILD, routes!(shards::pin_partitions))
             .permitted(INSPECT, routes!(traces::list_traces))
             .permitted(INSPECT, routes!(traces::get_trace))
             .permitted(CHAOS, routes!(chaos::list_chaos))

@@ -3,6 +3,7 @@
 mod check;
 mod openapi;
 mod rebuild;
+mod shards;
 mod social;
 
 use crate::{
@@ -44,6 +45,7 @@ pub fn run(command: Command) -> Result<ExitCode, CommandError> {
             on_runtime(check::run(settings))
         }
         Command::Rebuild { name, server } => on_runtime(rebuild::run(&name, server)),
+        Command::Shards(command) => on_runtime(shards::run(command)),
         Command::Openapi => {
             let document = on_runtime(openapi::document(Settings::default()))?;
             print(&document)

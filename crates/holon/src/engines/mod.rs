@@ -9,6 +9,7 @@ use crate::{node::NodeError, settings::Settings};
 use holon_base::{Clock, IdGenerator};
 use holon_embedded::{Engine, EngineOptions};
 use holon_ports::Ports;
+use holon_postgres::Postgres;
 use holon_telemetry::Metrics;
 use holon_web::Health;
 use servers::Servers;
@@ -84,6 +85,14 @@ impl Engines {
     /// True if no other process can have what this one has open.
     pub fn is_alone(&self) -> bool {
         matches!(self.0, Kind::Embedded(_))
+    }
+
+    /// The shards, if rows are there.
+    pub fn postgres(&self) -> Option<&Postgres> {
+        match &self.0 {
+            Kind::Embedded(_) => None,
+            Kind::Servers(servers) => Some(servers.postgres()),
+        }
     }
 
     /// What is said at the start of where things are, besides the data directory.

@@ -69,9 +69,10 @@ impl Servers {
     pub async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Self, NodeError> {
         std::fs::create_dir_all(&settings.data)
             .map_err(|error| format!("cannot make {}: {error}", settings.data.display()))?;
-        let options = PostgresOptions::new(shards(settings)?)
+        let mut options = PostgresOptions::new(shards(settings)?)
             .node(settings.node + EVENT_NODES)
             .clock(Arc::clone(clock));
+        options.move_bytes_per_second = settings.move_bytes_per_second;
         let postgres = Postgres::connect(options).await?;
         let leases = postgres.leases();
         let lease = match take_number(&*leases, settings.node).await {
@@ -123,6 +124,10 @@ impl Servers {
 
     pub fn ports(&self) -> Ports {
         self.ports.clone()
+    }
+
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
     }
 
     pub fn ids(&self) -> IdGenerator {
@@ -303,6 +308,22 @@ fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
             .into());
         }
         shards.push(shard);
+    }
+    for (number, url) in settings.postgres_replicas.expose().iter().enumerate() {
+        let (scheme, _) = url.split_once("://").unwrap_or_default();
+        let (name, url) = match scheme.split_once('=') {
+            Some((name, _)) => (name, &url[name.len() + 1..]),
+            None => ("main", url.as_str()),
+        };
+        let Some(shard) = shards.iter_mut().find(|shard| shard.name == name) else {
+            return Err(format!(
+                "engines.postgres_replicas: address {} is of shard {name}, which engines.postgres does not name; a \
+                 replica of a shard that was added later is told with `holon shards add`",
+                number + 1
+            )
+            .into());
+        };
+        shard.replicas.push(url.to_owned());
     }
     Ok(shards)
 }

@@ -94,6 +94,11 @@ settings! {
     /// Run on servers rather than in the data directory: PostgreSQL, each `name=postgres://user:password@host/database`
     /// with a name that it keeps for good, commas between. The first one also holds the directory of shards.
     postgres: Urls = "engines.postgres", Urls::default();
+    /// Hot standbys of those shards, each `name=postgres://...` under the name of its shard, commas between: reads that
+    /// may lag go there.
+    postgres_replicas: Urls = "engines.postgres_replicas", Urls::default();
+    /// How many bytes a second are copied at most when slots move from one shard to another.
+    move_bytes_per_second: u64 = "engines.move_bytes_per_second", 8 << 20;
     /// NATS servers with JetStream, each `nats://host:4222`, commas between; any one that answers is enough.
     nats: Urls = "engines.nats", Urls::default();
     /// How many NATS servers keep each event: 1, or 3 in a cluster.
