@@ -126,6 +126,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/chaos": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Everything that the lab runs, how it is, and what can be done to it. */
+        get: operations["listChaos"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/chaos/{part}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Does something to a part, a moment after this is answered: it may be the node that answers. */
+        post: operations["tellChaos"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/dead-letters": {
         parameters: {
             query?: never;
@@ -1285,7 +1319,10 @@ export interface components {
             id: components["schemas"]["Id"];
             name: string;
         };
-        /** @description Authors of the push tier that have no followers yet are not counted. */
+        /**
+         * @description Authors of the push tier that have no followers yet are not counted; those that have some are counted anew every ten
+         *     seconds at most.
+         */
         AuthorsByTier: {
             /** Format: int64 */
             active: number;
@@ -1310,6 +1347,53 @@ export interface components {
             cards: number;
             readers: number;
         };
+        /**
+         * @description What can be done.
+         * @enum {string}
+         */
+        ChaosAction: "kill" | "start" | "freeze" | "thaw" | "cut" | "slow" | "heal" | "failOver";
+        /** @enum {string} */
+        ChaosKind: "node" | "postgres" | "nats" | "redis" | "s3";
+        /** @description A process of the cluster, and what can be done to it. */
+        ChaosPart: {
+            /** @description What it can be told now. */
+            actions: components["schemas"]["ChaosAction"][];
+            /** @description Where it listens. */
+            address: string;
+            /**
+             * Format: int64
+             * @description How much later what is said to it arrives, in milliseconds.
+             */
+            delayMs: number;
+            doing?: components["schemas"]["ChaosAction"] | null;
+            /** @description Why what was asked for last did not succeed. */
+            failure?: string | null;
+            /** @description Whether it is the node that answers. */
+            isSelf?: boolean;
+            kind: components["schemas"]["ChaosKind"];
+            /** @description Such as `node-2` or `postgres-a1`. */
+            name: string;
+            reach: components["schemas"]["ChaosReach"];
+            /** @description What it is among its like, such as primary or standby. */
+            role?: string | null;
+            state: components["schemas"]["ChaosState"];
+        };
+        /** @description What there is to break. */
+        ChaosParts: {
+            /** @description Nodes first, then their servers. */
+            items: components["schemas"]["ChaosPart"][];
+        };
+        /**
+         * @description How much of what goes to and from it arrives.
+         * @enum {string}
+         */
+        ChaosReach: "whole" | "partly" | "cutOff";
+        /** @description What is to happen. */
+        ChaosRequest: {
+            action: components["schemas"]["ChaosAction"];
+        };
+        /** @enum {string} */
+        ChaosState: "running" | "frozen" | "stopped";
         ConsumerInspection: {
             group: string;
             /** Format: int64 */
@@ -2655,6 +2739,86 @@ export interface operations {
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listChaos: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The parts of the cluster now */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChaosParts"];
+                };
+            };
+            /** @description The caller has it already (`If-None-Match`). */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            413: components["responses"]["Problem413"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    tellChaos: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Kept for 24 hours for callers who are signed in: the same key and request get the same answer. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Such as node-2 */
+                part: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChaosRequest"];
+            };
+        };
+        responses: {
+            /** @description It will be done; how it went is in the list */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChaosPart"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
             504: components["responses"]["Problem504"];
             default: components["responses"]["Problem"];
         };
