@@ -4,6 +4,7 @@ use crate::{
     control::Control,
     error::{LabError, guarded},
     link::Condition,
+    mesh::outer_address,
     network::{Network, address_of},
     node::{self, Node},
     options::ClusterOptions,
@@ -94,9 +95,9 @@ impl Cluster {
             control: &control,
         };
         let mut nodes = Vec::new();
-        for (number, _, place) in places {
+        for (number, port, place) in places {
             let address = plan.address(number, &place).await?;
-            let settings = plan.settings(number, address);
+            let settings = plan.settings(number, address, port);
             nodes.push(Node::new(number, address, &options.binary, place, &settings)?);
         }
         let keepers = shards.iter().map(Shard::keep).collect();
@@ -377,7 +378,8 @@ impl Plan<'_> {
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
-    fn settings(&self, node: u16, address: SocketAddr) -> Vec<(String, String)> {
+    /// The settings of a node that serves clients at an address and other nodes at a port.
+    fn settings(&self, node: u16, address: SocketAddr, port: u16) -> Vec<(String, String)> {
         let own = &self.options.nodes[usize::from(node) - 1];
         let host: IpAddr = match self.options.links {
             true => address_of(node),
@@ -405,13 +407,16 @@ impl Plan<'_> {
         let mut settings: Vec<(&str, String)> = vec![
             ("node", node.to_string()),
             ("listen", address.to_string()),
-            ("engines.postgres", shards.join(",")),
+            ("engines.postgres", shards(postgres::url_of_primary)),
             ("engines.nats", all("nats", self.nats)),
             ("engines.nats_replicas", self.nats.len().to_string()),
             ("engines.redis", all("redis", self.redis)),
             ("engines.redis_cluster", (self.redis.len() > 1).to_string()),
             ("engines.secret", self.secret.to_owned()),
         ];
+        if self.options.standbys {
+            settings.push(("engines.postgres_replicas", shards(postgres::url_of_standby)));
+        }
         if let Some(s3) = self.s3 {
             settings.extend([
                 ("engines.s3_endpoint", format!("http://{host}:{}", s3.port)),
@@ -422,6 +427,10 @@ impl Plan<'_> {
         }
         if self.options.chaos {
             settings.push(("chaos.control", self.control.url()));
+        }
+        settings.push(("cluster.listen", format!("127.0.0.1:{port}")));
+        if self.options.links {
+            settings.push(("cluster.advertise", outer_address(node).to_string()));
         }
         if !own.roles.is_empty() {
             settings.push(("roles", own.roles.join(",")));

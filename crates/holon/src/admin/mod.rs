@@ -1,10 +1,11 @@
 //! `/v1/admin`: a node as its administrator sees it.
 //!
 //! Figures come from what the running process counts; nothing here is stored. All of it needs the permission
-//! `admin.inspect`; what changes something needs `admin.rebuild`, and
-//! what breaks something `admin.chaos`.
+//! `admin.inspect`; what changes something needs `admin.rebuild`, and what breaks
+//! something `admin.chaos`.
 
 mod chaos;
+mod cluster;
 mod letters;
 mod overview;
 mod rebuild;
@@ -17,6 +18,7 @@ pub use overview::publish_overview;
 use crate::{engines::Engines, jobs::Holder};
 use axum::Router;
 use holon_base::{CursorSigner, Timestamp};
+use holon_cluster::Cluster;
 use holon_ports::{Consumer, Ports};
 use holon_realtime::Hub;
 use holon_telemetry::{Metrics, Tracer};
@@ -49,6 +51,9 @@ pub struct Admin {
     pub tracer: Tracer,
     pub holder: Holder,
     pub chaos: Option<Chaos>,
+    pub cluster: Arc<Cluster>,
+    /// The jobs of all systems.
+    pub jobs: Vec<&'static str>,
     rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
 }
 
@@ -67,6 +72,8 @@ pub struct Parts {
     pub holder: Holder,
     /// Where chaos can be asked for, if anywhere.
     pub chaos: Option<Chaos>,
+    pub cluster: Arc<Cluster>,
+    pub jobs: Vec<&'static str>,
 }
 
 impl Admin {
@@ -91,12 +98,15 @@ impl Admin {
             tracer: parts.tracer,
             holder: parts.holder,
             chaos: parts.chaos,
+            cluster: parts.cluster,
+            jobs: parts.jobs,
             rebuilds: parking_lot::Mutex::default(),
         })
     }
 
     pub fn routes(self: &Arc<Self>) -> (Router, OpenApi) {
         Routes::new()
+            .permitted(INSPECT, routes!(cluster::get_cluster))
             .permitted(INSPECT, routes!(overview::get_overview))
             .live(Access::Permission(INSPECT), routes!(overview::watch_overview))
             .permitted(INSPECT, routes!(rebuild::list_rebuilds))
