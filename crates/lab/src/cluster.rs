@@ -392,22 +392,17 @@ impl Plan<'_> {
                 .collect();
             urls.join(",")
         };
-        let shards: Vec<String> = self
-            .shards
-            .iter()
-            .map(|shard| {
+        let shards = |url_of: fn(&str, &[u16]) -> String| {
+            let urls = self.shards.iter().map(|shard| {
                 let ports: Vec<u16> = shard.members().iter().map(|member| member.port).collect();
-                format!(
-                    "{}={}",
-                    shard.name,
-                    postgres::url_of_any(&host.to_string(), &ports)
-                )
-            })
-            .collect();
+                format!("{}={}", shard.name, url_of(&host.to_string(), &ports))
+            });
+            urls.collect::<Vec<_>>().join(",")
+        };
         let mut settings: Vec<(&str, String)> = vec![
             ("node", node.to_string()),
             ("listen", address.to_string()),
-            ("engines.postgres", shards(postgres::url_of_primary)),
+            ("engines.postgres", shards(postgres::url_of_any)),
             ("engines.nats", all("nats", self.nats)),
             ("engines.nats_replicas", self.nats.len().to_string()),
             ("engines.redis", all("redis", self.redis)),

@@ -25,7 +25,7 @@ async fn start(directory: &Path) -> std::sync::Arc<Cluster> {
 /// As a node connects: to whichever server takes writes, through its links.
 async fn connect(shard: &Shard) -> Client {
     let ports: Vec<u16> = shard.members().iter().map(|member| member.port).collect();
-    let url = postgres::url_of_primary("127.0.1.1", &ports);
+    let url = postgres::url_of_any("127.0.1.1", &ports);
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client

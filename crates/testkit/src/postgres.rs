@@ -333,16 +333,16 @@ pub fn url(port: u16) -> String {
 }
 
 /// Whichever of several servers takes writes, at an address of this machine.
-pub fn url_of_primary(host: &str, ports: &[u16]) -> String {
-    url_of_any(host, ports, "read-write")
+pub fn url_of_any(host: &str, ports: &[u16]) -> String {
+    url_of(host, ports, "read-write")
 }
 
 /// Whichever of several servers is a standby.
 pub fn url_of_standby(host: &str, ports: &[u16]) -> String {
-    url_of_any(host, ports, "read-only")
+    url_of(host, ports, "read-only")
 }
 
-fn url_of_any(host: &str, ports: &[u16], wanted: &str) -> String {
+fn url_of(host: &str, ports: &[u16], wanted: &str) -> String {
     let hosts: Vec<String> = ports.iter().map(|port| format!("{host}:{port}")).collect();
     format!(
         "postgres://{USER}:{PASSWORD}@{}/postgres?target_session_attrs={wanted}",
