@@ -10,7 +10,7 @@ use holon_cluster::{
 use holon_testkit::{PATIENCE, eventually};
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -441,10 +441,10 @@ impl Net {
                 if is_cut(&cut) {
                     continue;
                 }
-                if !backs.contains_key(&from) {
+                if let Entry::Vacant(entry) = backs.entry(from) {
                     let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
                     back.connect(real).await.unwrap();
-                    backs.insert(from, Arc::clone(&back));
+                    entry.insert(Arc::clone(&back));
                     let (front, cut) = (Arc::clone(&front), Arc::clone(&cut));
                     tokio::spawn(async move {
                         let mut packet = vec![0; 65_536];
