@@ -14,6 +14,7 @@ use crate::{
 use holon_testkit::{NatsCluster, Place, RedisCluster, RedisServer, S3Server, postgres};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -53,6 +54,7 @@ impl Cluster {
     pub async fn start_servers(options: &ClusterOptions, directory: &Path) -> Result<Arc<Self>, LabError> {
         options.check()?;
         let directory = &make(directory)?;
+        check_way(directory)?;
         let secret = secret_in(directory)?;
         let (shards, nats, redis, s3) = tokio::try_join!(
             start_shards(options, directory),
@@ -446,6 +448,23 @@ fn make(directory: &Path) -> Result<PathBuf, LabError> {
         path: directory.to_owned(),
         error,
     })
+}
+
+/// PostgreSQL does not run as root; whom it runs as instead must get to its directory.
+fn check_way(directory: &Path) -> Result<(), LabError> {
+    const OTHERS_MAY_ENTER: u32 = 0o001;
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let is_closed = |path: &&Path| {
+        std::fs::metadata(path).is_ok_and(|directory| directory.mode() & OTHERS_MAY_ENTER == 0)
+    };
+    match directory.ancestors().find(is_closed) {
+        Some(closed) if is_root => Err(LabError::Setup(format!(
+            "this runs as root, so PostgreSQL runs as another user, who may not enter {}; choose another directory, such \
+             as /var/tmp/holon-cluster",
+            closed.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn place(directory: &Path, name: &str) -> Result<Place, LabError> {
