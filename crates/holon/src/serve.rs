@@ -6,7 +6,7 @@
 //! lost by that either.
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Chaos},
     console::Console,
     demo::{self, Demo},
     engines::Engines,
@@ -57,6 +57,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         false => None,
     };
 
+    let chaos = settings.chaos_control.as_ref().map(Chaos::new).transpose()?;
     let tracer = Tracer::new(TracerOptions::default());
     let exporter = match &settings.otlp_endpoint {
         Some(endpoint) => Some(OtlpExporter::start(&tracer, endpoint, "holon")?),
@@ -98,6 +99,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         metrics: Arc::clone(&metrics),
         tracer: tracer.clone(),
         holder,
+        chaos,
         cluster: Arc::clone(&node.joined.cluster),
         jobs: job_names,
     });

@@ -143,7 +143,14 @@ impl NatsCluster {
             let _ = write!(all, "\"nats-route://127.0.0.1:{route}\", ");
         }
         let mut cluster = Self { servers: members };
+        let is_alone = cluster.servers.len() == 1;
         for (server, route) in cluster.servers.iter_mut().zip(&routes) {
+            if is_alone {
+                // Of a cluster it would wait for the others.
+                server.configure("");
+                server.restart().await;
+                continue;
+            }
             // Clients know all servers, and not always by the addresses that the servers have among themselves.
             server.configure(&format!(
                 "cluster {{ name: holon, listen: \"127.0.0.1:{route}\", no_advertise: true, routes: [{all}] }}\n"

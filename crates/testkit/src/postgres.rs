@@ -346,11 +346,20 @@ pub fn url(port: u16) -> String {
     format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres")
 }
 
-/// One database that several servers may have, of which one takes writes, at an address of this machine.
+/// Whichever of several servers takes writes, at an address of this machine.
 pub fn url_of_any(host: &str, ports: &[u16]) -> String {
+    url_of(host, ports, "read-write")
+}
+
+/// Whichever of several servers is a standby.
+pub fn url_of_standby(host: &str, ports: &[u16]) -> String {
+    url_of(host, ports, "read-only")
+}
+
+fn url_of(host: &str, ports: &[u16], wanted: &str) -> String {
     let hosts: Vec<String> = ports.iter().map(|port| format!("{host}:{port}")).collect();
     format!(
-        "postgres://{USER}:{PASSWORD}@{}/postgres?target_session_attrs=read-write",
+        "postgres://{USER}:{PASSWORD}@{}/postgres?target_session_attrs={wanted}",
         hosts.join(",")
     )
 }
