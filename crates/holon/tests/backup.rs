@@ -9,7 +9,7 @@ mod support;
 
 use files::Files;
 use http::Method;
-use oracle::{World, every_home_is_right};
+use oracle::{every_home_is_right, read};
 use serde_json::json;
 use std::{
     path::Path,
@@ -110,7 +110,7 @@ async fn caught_up(api: &Api) {
 
 async fn homes_are_right(api: &Api) {
     let handles: Vec<String> = (0..PEOPLE).map(|number| format!("u{number}")).collect();
-    let world = Arc::new(World::read(api, &handles).await);
+    let world = Arc::new(read(api, &handles).await);
     every_home_is_right(api, &world, &handles).await;
 }
 
