@@ -247,7 +247,7 @@ function Leaders({ cluster, isAlone }: { cluster: Cluster; isAlone: boolean }) {
                   {typeof leader.holder !== "string" ? (
                     <span className={classes.summary}>nobody now</span>
                   ) : typeof leader.node === "number" ? (
-                    `node ${leader.node}`
+                    <span className={classes.oneLine}>node {leader.node}</span>
                   ) : (
                     <span className={classes.mono}>{leader.holder}</span>
                   )}

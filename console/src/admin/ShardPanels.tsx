@@ -98,9 +98,14 @@ export function Moves({ shards }: { shards: Shards }) {
     <Panel
       title="Moves"
       text={
-        left === 0
-          ? "No slot is on its way. `holon shards move` and `drain` move them while everything serves."
-          : `${fullNumber(left)} slots have yet to arrive; they move at a bounded rate, while everything serves${shards.mover === null ? ", as soon as a node takes it on" : ""}.`
+        left === 0 ? (
+          <>
+            No slot is on its way. <code>holon shards move</code> and <code>drain</code> move them while everything
+            serves.
+          </>
+        ) : (
+          `${fullNumber(left)} slots have yet to arrive; they move at a bounded rate, while everything serves${shards.mover === null ? ", as soon as a node takes it on" : ""}.`
+        )
       }
     >
       {shards.moves.length > 0 && (
