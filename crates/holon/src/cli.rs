@@ -193,6 +193,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "LIST")]
     pub systems: Option<String>,
 
+    /// What this node does, with commas between [default: api,workers,relay]; `holon config` says what each is. Only on
+    /// servers can a node do less than all.
+    #[arg(long, value_name = "LIST")]
+    pub roles: Option<String>,
+
     /// Fill the data directory with a social network of 4,039 people if it is empty. The server answers meanwhile;
     /// if it is stopped, the next start with --demo goes on.
     #[arg(long)]
@@ -461,6 +466,9 @@ impl ServeArgs {
         }
         if let Some(systems) = &self.systems {
             flags.push(("systems".into(), systems.clone()));
+        }
+        if let Some(roles) = &self.roles {
+            flags.push(("roles".into(), roles.clone()));
         }
         if self.demo {
             flags.push(("demo".into(), "true".into()));

@@ -5,6 +5,7 @@
 //! which has all secrets in it, `admin.backup`.
 
 mod backup;
+mod cluster;
 mod letters;
 mod overview;
 mod rebuild;
@@ -16,6 +17,7 @@ pub use overview::publish_overview;
 use crate::{engines::Engines, jobs::Holder};
 use axum::Router;
 use holon_base::{CursorSigner, Timestamp};
+use holon_cluster::Cluster;
 use holon_ports::{Consumer, Ports};
 use holon_realtime::Hub;
 use holon_telemetry::{Metrics, Tracer};
@@ -47,6 +49,9 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    pub cluster: Arc<Cluster>,
+    /// The jobs of all systems.
+    pub jobs: Vec<&'static str>,
     rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
     /// One backup at a time.
     backups: Arc<tokio::sync::Semaphore>,
@@ -65,6 +70,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    pub cluster: Arc<Cluster>,
+    pub jobs: Vec<&'static str>,
 }
 
 impl Admin {
@@ -88,6 +95,8 @@ impl Admin {
             metrics: parts.metrics,
             tracer: parts.tracer,
             holder: parts.holder,
+            cluster: parts.cluster,
+            jobs: parts.jobs,
             rebuilds: parking_lot::Mutex::default(),
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
         })
@@ -95,6 +104,7 @@ impl Admin {
 
     pub fn routes(self: &Arc<Self>) -> (Router, OpenApi) {
         Routes::new()
+            .permitted(INSPECT, routes!(cluster::get_cluster))
             .permitted(INSPECT, routes!(overview::get_overview))
             .live(Access::Permission(INSPECT), routes!(overview::watch_overview))
             .permitted(INSPECT, routes!(rebuild::list_rebuilds))

@@ -2,10 +2,12 @@
 
 pub mod carried;
 mod counted;
+mod number;
 mod servers;
 pub mod still;
 
-pub use servers::EVENT_NODES;
+pub use number::lease_name;
+pub use servers::{EVENT_NODES, FACTS, facts};
 
 use crate::{node::NodeError, settings::Settings};
 use holon_base::{Clock, IdGenerator};
@@ -40,6 +42,15 @@ pub struct Figures {
     pub queue_depth: u64,
     pub cache_bytes: u64,
     pub memtable_bytes: u64,
+}
+
+/// A process's hold on its node's number.
+#[derive(Debug, Clone)]
+pub struct Number {
+    /// Names the process, as nothing before or after it is named.
+    pub holder: String,
+    /// Grows each time that a process takes the number.
+    pub generation: u64,
 }
 
 impl Engines {
@@ -82,6 +93,33 @@ impl Engines {
         match &self.0 {
             Kind::Embedded(engine) => Ok(engine.secret(name)?),
             Kind::Servers(servers) => Ok(servers.secret(name)),
+        }
+    }
+
+    /// This process's hold on its number; none where no other process can be.
+    pub fn number(&self) -> Option<&Number> {
+        match &self.0 {
+            Kind::Embedded(_) => None,
+            Kind::Servers(servers) => Some(servers.number()),
+        }
+    }
+
+    /// The version of the schema that rows are in; none on the embedded engine.
+    pub fn schema(&self) -> Option<i32> {
+        match &self.0 {
+            Kind::Embedded(_) => None,
+            Kind::Servers(_) => Some(holon_postgres::schema::VERSION),
+        }
+    }
+
+    /// The leases under which outboxes are relayed.
+    ///
+    /// # Errors
+    /// If the outboxes cannot be found.
+    pub async fn relay_leases(&self) -> Result<Vec<String>, holon_ports::StoreError> {
+        match &self.0 {
+            Kind::Embedded(_) => Ok(Vec::new()),
+            Kind::Servers(servers) => servers.relay_leases().await,
         }
     }
 

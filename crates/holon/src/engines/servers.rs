@@ -6,40 +6,33 @@
 //! clock is compared with the database's, because ids of all nodes are ordered by time.
 
 use super::{
-    Figures,
+    Figures, Number,
     carried::{self, Carried},
     counted::{Counted, Counts},
+    number::{compare_clocks, keep_number, take_number},
 };
 use crate::{node::NodeError, settings::Settings};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use holon_base::{Clock, IdGenerator, Tenant, Timestamp};
+use holon_base::{Clock, IdGenerator, Tenant};
 use holon_nats::{Nats, NatsOptions, Relay};
 use holon_objects::{ObjectBlobs, S3Options};
-use holon_ports::{
-    Batch, Consistency, Lease, LeaseError, Leases, Outbox, Partition, Ports, RowKey, Store, StoreError, Table,
-};
+use holon_ports::{Batch, Consistency, Lease, Outbox, Partition, Ports, RowKey, Store, StoreError, Table};
 use holon_postgres::{Postgres, PostgresOptions, ShardOptions};
 use holon_redis::{RedisCache, RedisOptions};
 use holon_telemetry::{Metrics, metrics::ConsumerFigures};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// A node has two numbers: the one of its settings, and this much more for the ids of events that are committed with
 /// rows, which are made elsewhere. The log knows events by their ids, so no two may ever be the same.
 pub const EVENT_NODES: u16 = (holon_base::id::MAX_NODE >> 1) + 1;
 
-pub(super) const FACTS: Table = Table("deployment.facts");
+/// What the deployment is: its secret's fingerprint, the settings that its nodes share, and which nodes there are.
+pub const FACTS: Table = Table("deployment.facts");
 const SECRET_ROW: &[u8] = b"secret";
 
-/// How long the number of a node that died is kept from others.
-const NUMBER_TTL: Duration = Duration::from_secs(10);
-/// Clocks that differ by more are refused, and by more than a tenth of it, told.
-const CLOCK_SKEW: Duration = Duration::from_secs(10);
 /// How long the database may take to say that it is there.
 const HEALTH: Duration = Duration::from_secs(2);
 /// Events that wait are counted up to here.
@@ -62,6 +55,7 @@ pub struct Servers {
     relay: Relay,
     counts: Arc<Counts>,
     place: String,
+    number: Number,
     stop: watch::Sender<bool>,
     lost: watch::Receiver<Option<String>>,
     keeper: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -93,6 +87,10 @@ impl Servers {
                 return Err(error);
             }
         };
+        let number = Number {
+            holder: lease.holder.clone(),
+            generation: lease.fence.0,
+        };
         let (stop, stopped) = watch::channel(false);
         let (losing, lost) = watch::channel(None);
         let keeper = tokio::spawn(keep_number(leases, lease, losing, stopped));
@@ -118,6 +116,7 @@ impl Servers {
             relay: parts.relay,
             counts: parts.counts,
             place,
+            number,
             stop,
             lost,
             keeper: parking_lot::Mutex::new(Some(keeper)),
@@ -144,6 +143,19 @@ impl Servers {
 
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    pub fn number(&self) -> &Number {
+        &self.number
+    }
+
+    /// The leases under which outboxes are relayed.
+    pub async fn relay_leases(&self) -> Result<Vec<String>, StoreError> {
+        let sources = self.outbox.sources().await?;
+        Ok(sources
+            .iter()
+            .map(|source| self.relay.lease_name(source))
+            .collect())
     }
 
     /// Why nothing can be written, if so. The text says nothing about where the database is.
@@ -240,7 +252,7 @@ impl Parts {
         postgres: &Postgres,
         lease: &Lease,
     ) -> Result<Self, NodeError> {
-        compare_clocks(clock.now(), lease.expires.minus(NUMBER_TTL))?;
+        compare_clocks(&*postgres.leases(), lease, &**clock).await?;
         let secret = settings.secret.as_ref().ok_or("engines.secret is not set")?;
         let secret = secret.expose().as_bytes().to_vec();
         let counts = Arc::<Counts>::default();
@@ -266,6 +278,7 @@ impl Parts {
             postgres.leases(),
         );
         options.replicas = settings.nats_replicas;
+        options.holder = format!("node-{}", settings.node);
         let nats = Nats::connect(options).await?;
 
         let mut options = RedisOptions::new(settings.redis.expose(), nats.bus());
@@ -378,7 +391,8 @@ pub(super) fn derive(secret: &[u8], name: &str) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-pub(super) fn facts() -> Partition {
+/// Where [`FACTS`] are.
+pub fn facts() -> Partition {
     Partition::new(&Tenant::default(), "deployment")
 }
 
@@ -403,83 +417,4 @@ pub(super) async fn compare_secret(store: &dyn Store, secret: &[u8]) -> Result<(
         );
     }
     Ok(())
-}
-
-/// The database's clock is that of leases, and the one that all nodes have in common.
-fn compare_clocks(own: Timestamp, database: Timestamp) -> Result<(), NodeError> {
-    let apart = own.since(database).max(database.since(own));
-    if apart > CLOCK_SKEW {
-        return Err(format!(
-            "the clock of this machine and that of the first database are {} s apart; ids are ordered by time, so set \
-             the clocks first",
-            apart.as_secs()
-        )
-        .into());
-    }
-    if apart > CLOCK_SKEW / 10 {
-        tracing::warn!(
-            milliseconds = apart.as_millis() as u64,
-            "the clock of this machine and that of the first database are apart"
-        );
-    }
-    Ok(())
-}
-
-/// Takes a node's number, after waiting for a process that died with it.
-async fn take_number(leases: &dyn Leases, node: u16) -> Result<Lease, NodeError> {
-    let (name, holder) = (format!("node.{node}"), format!("{:016x}", rand::random::<u64>()));
-    let end = Instant::now() + NUMBER_TTL + NUMBER_TTL / 4;
-    let mut told = false;
-    loop {
-        match leases.acquire(&name, &holder, NUMBER_TTL).await {
-            Ok(lease) => return Ok(lease),
-            Err(LeaseError::Held { .. }) if Instant::now() < end => {
-                if !told {
-                    eprintln!("node {node} is running, or was until a moment ago; waiting for its number");
-                    told = true;
-                }
-                tokio::time::sleep(NUMBER_TTL / 40).await;
-            }
-            Err(LeaseError::Held { .. }) => {
-                return Err(format!(
-                    "another process runs as node {node}; give each a number of its own with --set node=N"
-                )
-                .into());
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Renews the lease of a node's number until `stop` turns true, and gives it back then. Says so when another has it.
-async fn keep_number(
-    leases: Arc<dyn Leases>,
-    mut lease: Lease,
-    lost: watch::Sender<Option<String>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    while tokio::time::timeout(NUMBER_TTL / 3, stop.wait_for(|stop| *stop))
-        .await
-        .is_err()
-    {
-        let renewed = match leases.renew(&lease, NUMBER_TTL).await {
-            // It ran out while the database was away; if nobody took it, it is still ours.
-            Err(LeaseError::Lost) => leases.acquire(&lease.name, &lease.holder, NUMBER_TTL).await,
-            renewed => renewed,
-        };
-        match renewed {
-            Ok(renewed) => lease = renewed,
-            Err(LeaseError::Held { .. } | LeaseError::Lost) => {
-                lost.send_replace(Some(format!(
-                    "another process took {} while the database could not be reached",
-                    lease.name
-                )));
-                return;
-            }
-            Err(error) => tracing::warn!(%error, "cannot renew the lease of this node's number"),
-        }
-    }
-    if let Err(error) = leases.release(&lease).await {
-        tracing::warn!(%error, "cannot give back this node's number");
-    }
 }
