@@ -12,7 +12,7 @@ mod support;
 use files::Files;
 use servers::{SECRET, Servers};
 use std::time::Instant;
-use support::{Api, fails, succeeds};
+use support::{Api, fails, holon, succeeds};
 
 /// Waits until somebody has posted something that ends so.
 async fn until_posted(api: &Api, end: &str) {
