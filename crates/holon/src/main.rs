@@ -16,6 +16,7 @@ mod client;
 mod cluster;
 mod commands;
 mod console;
+mod copy;
 mod demo;
 mod engines;
 mod import;

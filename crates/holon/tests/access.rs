@@ -25,7 +25,7 @@ const READERS: [&str; 6] = [
 /// Public routes whose body is itself a credential: without a right one they answer 401 to everybody.
 const CREDENTIALS: [&str; 2] = ["login", "refreshTokens"];
 /// Routes that hold the connection open.
-const LIVE: [&str; 2] = ["watchOverview", "liveHome"];
+const LIVE: [&str; 3] = ["watchOverview", "liveHome", "getBackup"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {

@@ -26,6 +26,7 @@
 //!   moves, what the last commit knew of is counted as one.
 
 mod bus;
+mod copy;
 mod dead;
 mod envelope;
 mod error;

@@ -48,6 +48,7 @@
 //! (some 2,700 bytes of address); the commit is then refused as `Invalid`.
 
 mod commit;
+mod copy;
 mod core;
 pub mod directory;
 mod encoding;

@@ -91,6 +91,12 @@ impl Tables {
             .or_insert_with(|| Arc::new(TableSql::new(relation_of(name))));
     }
 
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.read().keys().map(|name| name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
     pub fn is_there(&self, name: &str) -> bool {
         self.0.read().contains_key(name)
     }

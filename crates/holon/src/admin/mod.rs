@@ -1,8 +1,10 @@
 //! `/v1/admin`: a node as its administrator sees it.
 //!
 //! Figures come from what the running process counts; nothing here is stored. All of it needs the permission
-//! `admin.inspect`; what changes something needs `admin.rebuild`.
+//! `admin.inspect`; what changes something needs `admin.rebuild`, and a backup,
+//! which has all secrets in it, `admin.backup`.
 
+mod backup;
 mod cluster;
 mod letters;
 mod overview;
@@ -28,6 +30,9 @@ use utoipa_axum::routes;
 pub const INSPECT: &str = "admin.inspect";
 /// Makes projections anew, replays dead letters, and moves slots.
 pub const REBUILD: &str = "admin.rebuild";
+
+/// Takes everything away in a file, secrets too.
+pub const BACKUP: &str = "admin.backup";
 
 /// What the admin routes know of the node.
 pub struct Admin {
@@ -111,6 +116,7 @@ impl Admin {
             .permitted(REBUILD, routes!(shards::pin_partitions))
             .permitted(INSPECT, routes!(traces::list_traces))
             .permitted(INSPECT, routes!(traces::get_trace))
+            .live(Access::Permission(BACKUP), routes!(backup::get_backup))
             .finish(Arc::clone(self))
     }
 }

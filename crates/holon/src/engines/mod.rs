@@ -1,8 +1,10 @@
 //! What a node runs on: the embedded engine in its data directory, or servers that many nodes share.
 
+pub mod carried;
 mod counted;
 mod number;
 mod servers;
+pub mod still;
 
 pub use number::lease_name;
 pub use servers::{EVENT_NODES, FACTS, facts};
@@ -61,6 +63,7 @@ impl Engines {
             let servers = Servers::open(settings, clock).await?;
             return Ok(Self(Kind::Servers(Box::new(servers))));
         }
+        crate::copy::directory::is_whole(&settings.data)?;
         let options = EngineOptions::new(&settings.data)
             .node(settings.node)
             .clock(Arc::clone(clock));
@@ -117,6 +120,14 @@ impl Engines {
         match &self.0 {
             Kind::Embedded(_) => Ok(Vec::new()),
             Kind::Servers(servers) => servers.relay_leases().await,
+        }
+    }
+
+    /// The data directory as it is now, to be copied; `None` on servers.
+    pub fn directory(&self) -> Option<&Engine> {
+        match &self.0 {
+            Kind::Embedded(engine) => Some(engine),
+            Kind::Servers(_) => None,
         }
     }
 

@@ -7,6 +7,7 @@
 
 use super::{
     Figures, Number,
+    carried::{self, Carried},
     counted::{Counted, Counts},
     number::{compare_clocks, keep_number, take_number},
 };
@@ -49,6 +50,7 @@ pub struct Servers {
     ids: IdGenerator,
     clock: Arc<dyn Clock>,
     secret: Vec<u8>,
+    carried: Carried,
     outbox: Arc<dyn Outbox>,
     relay: Relay,
     counts: Arc<Counts>,
@@ -109,6 +111,7 @@ impl Servers {
             ids: parts.ids,
             clock: Arc::clone(clock),
             secret: parts.secret,
+            carried: parts.carried,
             outbox: postgres.outbox(),
             relay: parts.relay,
             counts: parts.counts,
@@ -134,7 +137,8 @@ impl Servers {
     }
 
     pub fn secret(&self, name: &str) -> [u8; 32] {
-        derive(&self.secret, name)
+        let carried = self.carried.secrets.get(name).copied();
+        carried.unwrap_or_else(|| derive(&self.secret, name))
     }
 
     pub fn place(&self) -> &str {
@@ -236,6 +240,7 @@ struct Parts {
     ports: Ports,
     ids: IdGenerator,
     secret: Vec<u8>,
+    carried: Carried,
     relay: Relay,
     counts: Arc<Counts>,
 }
@@ -258,8 +263,13 @@ impl Parts {
         let tables: Vec<Table> = holon_objects::TABLES.into_iter().chain([FACTS]).collect();
         store.create_tables(&tables).await?;
         compare_secret(&*store, &secret).await?;
+        carried::check(&*store, &*postgres.leases()).await?;
+        let carried = Carried::read(&*store, &secret).await?;
 
         let ids = IdGenerator::new(settings.node, Arc::clone(clock));
+        if let Some(last) = carried.last_id {
+            ids.advance_past(last);
+        }
         let mut options = NatsOptions::new(
             settings.nats.expose().to_vec(),
             &settings.prefix,
@@ -276,7 +286,9 @@ impl Parts {
         options.prefix = format!("{}:", settings.prefix);
         let redis = RedisCache::connect(options).await?;
 
-        let blobs = blobs(settings, &store, derive(&secret, "blob"), clock).await?;
+        let blob_secret = carried.secrets.get("blob").copied();
+        let blob_secret = blob_secret.unwrap_or_else(|| derive(&secret, "blob"));
+        let blobs = blobs(settings, &store, blob_secret, clock).await?;
         Ok(Self {
             relay: nats.relay(postgres.outbox()),
             ports: Ports {
@@ -289,13 +301,14 @@ impl Parts {
             },
             ids,
             secret,
+            carried,
             counts,
         })
     }
 }
 
 /// The shards, each with the name that was given to it.
-fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
+pub(super) fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
     let urls = settings.postgres.expose();
     let mut shards = Vec::with_capacity(urls.len());
     for (number, url) in urls.iter().enumerate() {
@@ -341,7 +354,7 @@ fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
     Ok(shards)
 }
 
-async fn blobs(
+pub(super) async fn blobs(
     settings: &Settings,
     store: &Arc<dyn Store>,
     secret: [u8; 32],
@@ -370,7 +383,7 @@ async fn blobs(
 }
 
 /// A key of its own for each use, from the one secret that operators keep (HMAC as a key derivation function: RFC 5869).
-fn derive(secret: &[u8], name: &str) -> [u8; 32] {
+pub(super) fn derive(secret: &[u8], name: &str) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length will do");
     mac.update(b"holon deployment\0");
@@ -384,7 +397,7 @@ pub fn facts() -> Partition {
 }
 
 /// Refuses a secret that is not the one of the nodes before.
-async fn compare_secret(store: &dyn Store, secret: &[u8]) -> Result<(), NodeError> {
+pub(super) async fn compare_secret(store: &dyn Store, secret: &[u8]) -> Result<(), NodeError> {
     let own = SecretRecord {
         fingerprint: derive(secret, "fingerprint"),
     };
