@@ -5,15 +5,27 @@ SHELL := bash
 
 DATA ?= .holon/data
 LISTEN ?= 127.0.0.1:8080
+CLUSTER ?= .holon/cluster
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: help
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: up
 up: build ## build and start everything with demo data, and print where to look
 	./target/release/holon serve --data "$(DATA)" --listen "$(LISTEN)" --demo
+
+.PHONY: cluster
+cluster: build ## start three nodes with PostgreSQL, NATS, Redis and S3 on this machine, and stay; Ctrl-C ends all of it
+	scripts/setup
+	cargo build --release --locked -p holon-lab
+	./target/release/holon-lab --directory "$(CLUSTER)" up
+
+.PHONY: cluster-down
+cluster-down: ## end the cluster from elsewhere, or what a killed one left behind
+	@test -x target/release/holon-lab || cargo build --release --locked -p holon-lab
+	./target/release/holon-lab --directory "$(CLUSTER)" down
 
 .PHONY: build
 build: console/dist/index.html ## build the console and the release binary
@@ -34,6 +46,10 @@ test: ## set up what the tests need and run them all
 .PHONY: bench
 bench: console/dist/index.html ## run every benchmark against its peer and write docs/benchmarks.md
 	scripts/bench
+
+.PHONY: chaos
+chaos: console/dist/index.html ## break a cluster in every way under load, check it, and write the table of docs/reliability.md
+	scripts/chaos
 
 .PHONY: fmt
 fmt: ## format the code

@@ -90,7 +90,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     }
 
     const admin = await openAsAdmin("/admin", { colorScheme });
-    for (const path of ["/admin", "/admin/traces", "/admin/letters", "/admin/accounts", "/admin/audit", `/glass/feed?post=${id}&user=${bob.handle}`]) {
+    for (const path of ["/admin", "/admin/cluster", "/admin/chaos", "/admin/traces", "/admin/letters", "/admin/accounts", "/admin/audit", `/glass/feed?post=${id}&user=${bob.handle}`]) {
       await admin.goto(path);
       await settled(admin);
       await hasNoViolations(admin, path);
@@ -113,7 +113,7 @@ test("on a phone everything fits, and the navigation is at the bottom", async ({
     await fits(page, path);
   }
   const admin = await openAsAdmin("/admin", { viewport: PHONE, hasTouch: true });
-  for (const path of ["/admin", "/admin/traces", "/admin/accounts", `/glass/feed?post=${id}`]) await fits(admin, path);
+  for (const path of ["/admin", "/admin/cluster", "/admin/traces", "/admin/accounts", `/glass/feed?post=${id}`]) await fits(admin, path);
 
   const bar = page.getByRole("navigation", { name: "Main" });
   await expect(bar).toHaveCount(1);

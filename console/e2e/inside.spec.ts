@@ -41,6 +41,18 @@ test("the overview is live", async ({ openAsAdmin, person }) => {
   await expect.poll(() => commits.textContent()).not.toBe(before);
 });
 
+test("the cluster's page says that one node is alone, and nothing can be broken", async ({ openAsAdmin }) => {
+  const page = await openAsAdmin("/admin/cluster");
+  await expect(page.getByTestId("alone")).toContainText("This is one node");
+  await expect(page.getByTestId("node")).toHaveCount(1);
+  await expect(page.getByTestId("node")).toContainText("this one");
+  await expect(page.getByRole("region", { name: "Shards" })).toHaveCount(0);
+  await expect(page.getByRole("tab", { name: "Cluster" })).toHaveAttribute("aria-selected", "true");
+  await expect(page.getByRole("tab", { name: "Chaos" })).toHaveCount(0);
+  await page.goto("/admin/chaos");
+  await expect(page.getByText("Nothing can be broken here")).toBeVisible();
+});
+
 test("a request's trace opens as a waterfall", async ({ openAsAdmin, person }) => {
   const ada = await person("Ada");
   await ada.post("Trace me");

@@ -6,9 +6,12 @@ import { holds, useMe } from "../shell/me";
 import { PageHeader } from "../ui/PageHeader";
 import { Empty, RowSkeletons } from "../ui/States";
 import classes from "./Admin.module.css";
+import { useChaos } from "./useChaos";
 
 const sections = [
   { name: "overview", title: "Overview", permission: "admin.inspect", Section: lazy(() => import("./OverviewSection")) },
+  { name: "cluster", title: "Cluster", permission: "admin.inspect", Section: lazy(() => import("./ClusterSection")) },
+  { name: "chaos", title: "Chaos", permission: "admin.chaos", Section: lazy(() => import("./ChaosSection")) },
   { name: "traces", title: "Traces", permission: "admin.inspect", Section: lazy(() => import("./TracesSection")) },
   { name: "letters", title: "Dead letters", permission: "admin.inspect", Section: lazy(() => import("./LettersSection")) },
   { name: "accounts", title: "Accounts and roles", permission: "identity.accounts.list", Section: lazy(() => import("./AccountsSection")) },
@@ -19,6 +22,7 @@ export default function Admin() {
   const { section } = useParams();
   const navigate = useNavigate();
   const me = useMe();
+  const chaos = useChaos({ allowed: me !== undefined && holds(me.permissions, "admin.chaos"), watching: false });
   if (me === undefined) {
     return (
       <>
@@ -27,7 +31,11 @@ export default function Admin() {
       </>
     );
   }
-  const allowed = sections.filter((each) => holds(me.permissions, each.permission));
+  // Only a cluster that a lab runs can be broken; whoever asks for the page by its address is told so.
+  const canBreak = chaos.data !== undefined || section === "chaos";
+  const allowed = sections.filter(
+    (each) => holds(me.permissions, each.permission) && (each.name !== "chaos" || canBreak),
+  );
   const current = allowed.find((each) => each.name === section) ?? allowed[0];
   if (current === undefined) {
     return (

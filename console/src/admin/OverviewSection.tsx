@@ -10,6 +10,7 @@ import { Panel, TableFrame } from "../ui/Panel";
 import { Sparkline } from "../ui/Sparkline";
 import { Failure, RowSkeletons } from "../ui/States";
 import classes from "./Admin.module.css";
+import { Consumers } from "./Consumers";
 import { useOverview } from "./useOverview";
 
 export default function OverviewSection() {
@@ -31,8 +32,6 @@ export default function OverviewSection() {
 const total = (values: number[]): number => values.reduce((sum, value) => sum + value, 0);
 const requests = (overview: Overview): number => total(overview.systems.map((system) => system.requestsPerSecond));
 const lag = (overview: Overview): number => total(overview.consumers.map((consumer) => consumer.lag));
-
-const waited = (seconds: number): string => (seconds < 60 ? milliseconds(seconds * 1000) : duration(seconds));
 
 function NodeFigures({ now, live }: { now: Overview; live: boolean }) {
   const letters = total(now.consumers.map((consumer) => consumer.deadLetters));
@@ -95,48 +94,6 @@ function Systems({ now, history }: { now: Overview; history: Overview[] }) {
               </td>
               <td data-number>{milliseconds(system.p50Ms)}</td>
               <td data-number>{milliseconds(system.p99Ms)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </TableFrame>
-    </Panel>
-  );
-}
-
-function Consumers({ now, history }: { now: Overview; history: Overview[] }) {
-  return (
-    <Panel title="Consumers" text="How far each group has read its topic: events that wait, and how old the oldest is.">
-      <TableFrame label="Consumers">
-        <thead>
-          <tr>
-            <th>Group</th>
-            <th>Topic</th>
-            <th data-number>Waiting</th>
-            <th>Last minute</th>
-            <th data-number>Oldest</th>
-            <th data-number>Dead letters</th>
-          </tr>
-        </thead>
-        <tbody>
-          {now.consumers.map((consumer) => (
-            <tr key={`${consumer.group} ${consumer.topic}`}>
-              <td>{consumer.group}</td>
-              <td>{consumer.topic}</td>
-              <td data-number>{fullNumber(consumer.lag)}</td>
-              <td>
-                <Sparkline
-                  label={`Events waiting for ${consumer.group} in the last minute`}
-                  values={history.map(
-                    (each) =>
-                      each.consumers.find((other) => other.group === consumer.group && other.topic === consumer.topic)
-                        ?.lag ?? 0,
-                  )}
-                />
-              </td>
-              <td data-number>{consumer.lag === 0 ? "–" : waited(consumer.oldestSeconds)}</td>
-              <td data-number className={consumer.deadLetters > 0 ? classes.bad : undefined}>
-                {fullNumber(consumer.deadLetters)}
-              </td>
             </tr>
           ))}
         </tbody>

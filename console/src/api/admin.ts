@@ -1,5 +1,16 @@
 import { call } from "./client";
-import type { DeadLetter, Overview, Page, Rebuild, Trace, TraceSummary } from "./types";
+import type {
+  ChaosAction,
+  ChaosPart,
+  Cluster,
+  DeadLetter,
+  Overview,
+  Page,
+  Rebuild,
+  Shards,
+  Trace,
+  TraceSummary,
+} from "./types";
 
 const root = "/v1/admin";
 
@@ -19,3 +30,10 @@ export const replayDeadLetter = ({ group, topic, number }: DeadLetter) =>
 export const rebuilds = (signal?: AbortSignal) => call<{ items: Rebuild[] }>("GET", `${root}/rebuild`, { signal });
 export const startRebuild = (name: string) =>
   call<Rebuild>("POST", `${root}/rebuild/${encodeURIComponent(name)}`);
+
+export const cluster = (signal?: AbortSignal) => call<Cluster>("GET", `${root}/cluster`, { signal });
+export const shards = (signal?: AbortSignal) => call<Shards>("GET", `${root}/shards`, { signal });
+
+export const chaos = (signal?: AbortSignal) => call<{ items: ChaosPart[] }>("GET", `${root}/chaos`, { signal });
+export const tellChaos = ({ part, action }: { part: string; action: ChaosAction }) =>
+  call<ChaosPart>("POST", `${root}/chaos/${encodeURIComponent(part)}`, { body: { action } });

@@ -126,20 +126,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/admin/backup": {
+    "/v1/admin/chaos": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /**
-         * Everything that this node's data directory holds, as it is now, in one stream: what `holon restore` takes. What was
-         *     acknowledged before the request is in it; writes go on meanwhile. It holds the secrets of the deployment, so whoever
-         *     has it can act as anybody. A stream that ends without its last frame was cut off, and is refused. On servers there
-         *     is none: each is backed up by its own tools.
-         */
-        get: operations["getBackup"];
+        /** Everything that the lab runs, how it is, and what can be done to it. */
+        get: operations["listChaos"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/chaos/{part}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Does something to a part, a moment after this is answered: it may be the node that answers. */
+        post: operations["tellChaos"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/cluster": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The nodes of the deployment, who leads what, and who has which shards. */
+        get: operations["getCluster"];
         put?: never;
         post?: never;
         delete?: never;
@@ -189,7 +218,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The node from inside, now. */
+        /** A node from inside, now: this one, or another that this one asks. */
         get: operations["getOverview"];
         put?: never;
         post?: never;
@@ -1335,6 +1364,69 @@ export interface components {
             cards: number;
             readers: number;
         };
+        /**
+         * @description What can be done.
+         * @enum {string}
+         */
+        ChaosAction: "kill" | "start" | "freeze" | "thaw" | "cut" | "slow" | "heal" | "failOver";
+        /** @enum {string} */
+        ChaosKind: "node" | "postgres" | "nats" | "redis" | "s3";
+        /** @description A process of the cluster, and what can be done to it. */
+        ChaosPart: {
+            /** @description What it can be told now. */
+            actions: components["schemas"]["ChaosAction"][];
+            /** @description Where it listens. */
+            address: string;
+            /**
+             * Format: int64
+             * @description How much later what is said to it arrives, in milliseconds.
+             */
+            delayMs: number;
+            doing?: components["schemas"]["ChaosAction"] | null;
+            /** @description Why what was asked for last did not succeed. */
+            failure?: string | null;
+            /** @description Whether it is the node that answers. */
+            isSelf?: boolean;
+            kind: components["schemas"]["ChaosKind"];
+            /** @description Such as `node-2` or `postgres-a1`. */
+            name: string;
+            reach: components["schemas"]["ChaosReach"];
+            /** @description What it is among its like, such as primary or standby. */
+            role?: string | null;
+            state: components["schemas"]["ChaosState"];
+        };
+        /** @description What there is to break. */
+        ChaosParts: {
+            /** @description Nodes first, then their servers. */
+            items: components["schemas"]["ChaosPart"][];
+        };
+        /**
+         * @description How much of what goes to and from it arrives.
+         * @enum {string}
+         */
+        ChaosReach: "whole" | "partly" | "cutOff";
+        /** @description What is to happen. */
+        ChaosRequest: {
+            action: components["schemas"]["ChaosAction"];
+        };
+        /** @enum {string} */
+        ChaosState: "running" | "frozen" | "stopped";
+        /** @description The deployment, as the node that answers knows it. */
+        ClusterOverview: {
+            /** @description Who does what one node does at a time, by name. */
+            leaders: components["schemas"]["LeaderOverview"][];
+            /** @description Why it is not known who leads, if so. */
+            leadersFailure?: string | null;
+            /**
+             * Format: int32
+             * @description The node that answers.
+             */
+            node: number;
+            /** @description By number. Nodes that are gone are listed for an hour. */
+            nodes: components["schemas"]["NodeOverview"][];
+            /** @description Who has which shards of in-memory state; empty while no system has any. */
+            placement: components["schemas"]["PlacedService"][];
+        };
         ConsumerInspection: {
             group: string;
             /** Format: int64 */
@@ -1536,6 +1628,24 @@ export interface components {
         KeySet: {
             keys: components["schemas"]["Jwk"][];
         };
+        /** @description Who does something that one node does at a time. */
+        LeaderOverview: {
+            expires?: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description Grows each time that it changes hands.
+             */
+            fence?: number | null;
+            /** @description Whoever has it, as it calls itself; none while nobody has. */
+            holder?: string | null;
+            /** @description The lease: `job.` and a job, or `relay:` and an outbox. */
+            name: string;
+            /**
+             * Format: int32
+             * @description The holder's node.
+             */
+            node?: number | null;
+        };
         Liked: {
             liked: boolean;
             /** Format: int64 */
@@ -1658,6 +1768,50 @@ export interface components {
              */
             url: string;
         };
+        /** @description A node of the deployment. */
+        NodeOverview: {
+            /**
+             * Format: int32
+             * @description How much of the shards it takes, relative to others.
+             */
+            capacity: number;
+            /**
+             * Format: int64
+             * @description Grows each time that a process takes this node's number.
+             */
+            generation: number;
+            /** @description Where it answers other nodes, over TCP, and gossips, over UDP; none in a data directory. */
+            grpc?: string | null;
+            /** @description Where it serves clients. */
+            http?: string | null;
+            /** @description Whether it is the one that answers. */
+            isSelf: boolean;
+            /** Format: int32 */
+            node: number;
+            /**
+             * Format: double
+             * @description How unusual its present silence is: its length over the usual one. Above 4 it is suspect, above 8 dead.
+             */
+            phi: number;
+            /** @description What it does: api, workers, relay. */
+            roles: string[];
+            /**
+             * Format: int32
+             * @description The version of the database's schema that it runs on; none in a data directory.
+             */
+            schema?: number | null;
+            /** @description Since when it is in this state. */
+            since: components["schemas"]["Timestamp"];
+            /** @description When its process started. */
+            started: components["schemas"]["Timestamp"];
+            state: components["schemas"]["NodeState"];
+            version: string;
+        };
+        /**
+         * @description Whether a node is heard of.
+         * @enum {string}
+         */
+        NodeState: "alive" | "suspect" | "dead" | "left";
         /** @description Something that happened to you. */
         Notification: {
             actor: components["schemas"]["Author"];
@@ -1805,6 +1959,12 @@ export interface components {
         PinRequest: {
             rule: components["schemas"]["RuleText"];
             shard: string;
+        };
+        /** @description A service whose state is divided over nodes. */
+        PlacedService: {
+            service: string;
+            /** @description By number: the nodes that have it, the owner first. */
+            shards: number[][];
         };
         /** @description A post. Of a repost, text is empty and `repostOf` has the original, whose counts and marks it shows. */
         Post: {
@@ -2684,32 +2844,22 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
-    getBackup: {
+    listChaos: {
         parameters: {
-            query?: {
-                /** @description The credential, where headers cannot be set. */
-                access_token?: string;
-            };
+            query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The connection is a WebSocket now. */
-            101: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description The backup */
+            /** @description The parts of the cluster now */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": string;
+                    "application/json": components["schemas"]["ChaosParts"];
                 };
             };
             /** @description The caller has it already (`If-None-Match`). */
@@ -2722,14 +2872,86 @@ export interface operations {
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
-            406: components["responses"]["Problem406"];
-            /** @description This node runs on servers */
-            409: {
+            413: components["responses"]["Problem413"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    tellChaos: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Kept for 24 hours for callers who are signed in: the same key and request get the same answer. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Such as node-2 */
+                part: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChaosRequest"];
+            };
+        };
+        responses: {
+            /** @description It will be done; how it went is in the list */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChaosPart"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getCluster: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The deployment now, as this node knows it */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ClusterOverview"];
+                };
+            };
+            /** @description The caller has it already (`If-None-Match`). */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
             413: components["responses"]["Problem413"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];
@@ -2826,7 +3048,10 @@ export interface operations {
     };
     getOverview: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The node to look at; without it, the one that answers. */
+                node?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;

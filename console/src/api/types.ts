@@ -49,3 +49,14 @@ export type Trace = Schemas["Trace"];
 export type Span = Schemas["Span"];
 export type DeadLetter = Schemas["DeadLetter"];
 export type Rebuild = Schemas["Rebuild"];
+
+export type Cluster = Schemas["ClusterOverview"];
+export type ClusterNode = Schemas["NodeOverview"];
+export type NodeState = Schemas["NodeState"];
+export type Leader = Schemas["LeaderOverview"];
+export type Shards = Schemas["Shards"];
+export type Shard = Schemas["Shard"];
+export type Move = Schemas["Move"];
+export type ChaosPart = Schemas["ChaosPart"];
+export type ChaosAction = Schemas["ChaosAction"];
+export type ChaosKind = Schemas["ChaosKind"];

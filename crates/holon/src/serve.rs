@@ -6,7 +6,7 @@
 //! lost by that either.
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Chaos},
     console::Console,
     demo::{self, Demo},
     engines::Engines,
@@ -57,6 +57,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         false => None,
     };
 
+    let chaos = settings.chaos_control.as_ref().map(Chaos::new).transpose()?;
     let tracer = Tracer::new(TracerOptions::default());
     let exporter = match &settings.otlp_endpoint {
         Some(endpoint) => Some(OtlpExporter::start(&tracer, endpoint, "holon")?),
@@ -98,6 +99,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         metrics: Arc::clone(&metrics),
         tracer: tracer.clone(),
         holder,
+        chaos,
         cluster: Arc::clone(&node.joined.cluster),
         jobs: job_names,
     });
@@ -187,6 +189,7 @@ pub async fn app(
     };
     let hub = Arc::clone(&node.hub);
     let engines = Arc::clone(&node.engines);
+    engines.show_cache(metrics);
     let mut builder = AppBuilder::new(options)
         .telemetry(Arc::clone(metrics), tracer.clone())
         .authenticator(Arc::clone(&node.identity) as Arc<dyn Authenticator>)
@@ -223,13 +226,17 @@ pub async fn app(
     }
     builder = builder.routes("admin", "A node as its administrator sees it.", admin.routes());
     if settings.rate_limit {
-        builder = builder.limiter(limiter(settings, node).await?);
+        builder = builder.limiter(limiter(settings, node, metrics).await?);
     }
     Ok(builder.fallback(console.router()).build()?)
 }
 
 /// Holds everybody but the administrator to the settings' rates.
-async fn limiter(settings: &Settings, node: &Node) -> Result<Arc<dyn RateLimiter>, NodeError> {
+async fn limiter(
+    settings: &Settings,
+    node: &Node,
+    metrics: &Metrics,
+) -> Result<Arc<dyn RateLimiter>, NodeError> {
     let policy = |name, burst: u32, per_second: u32| Policy {
         name,
         capacity: burst.into(),
@@ -247,8 +254,18 @@ async fn limiter(settings: &Settings, node: &Node) -> Result<Arc<dyn RateLimiter
         .identity
         .by_handle(&Tenant::default(), holon_identity::ADMINISTRATOR_HANDLE)
         .await?;
+    let limiter = Arc::new(TokenBucketLimiter::new(
+        Arc::clone(&node.context.ports.cache),
+        policies,
+    ));
+    let counted = Arc::clone(&limiter);
+    metrics.gauge(
+        "limit_uncounted",
+        "Calls that passed since start because the cache could not count them.",
+        move || counted.passed_uncounted() as f64,
+    );
     Ok(Arc::new(ForPeople {
-        limiter: TokenBucketLimiter::new(Arc::clone(&node.context.ports.cache), policies),
+        limiter,
         administrator: administrator.map(|account| account.id),
         unlimited: Policy {
             name: "administrator",
@@ -260,7 +277,7 @@ async fn limiter(settings: &Settings, node: &Node) -> Result<Arc<dyn RateLimiter
 
 /// Lets the administrator who was made at first start pass: imports and operators' scripts.
 struct ForPeople {
-    limiter: TokenBucketLimiter,
+    limiter: Arc<TokenBucketLimiter>,
     administrator: Option<Id>,
     unlimited: Policy,
 }

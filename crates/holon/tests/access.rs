@@ -119,6 +119,7 @@ impl World {
             .replace("{tag}", "own")
             .replace("{traceId}", "0af7651916cd43dd8448eb211c80319c")
             .replace("{projection}", "feed.home")
+            .replace("{part}", "node-1")
             .replace("{shard}", "nowhere")
             .replace("{file}", "nothing.js")
             .replace("{name}", "helpers");

@@ -9,7 +9,7 @@ mod support;
 
 use files::Files;
 use http::Method;
-use oracle::{World, every_home_is_right};
+use oracle::{every_home_is_right, read};
 use serde_json::json;
 use std::{
     path::Path,
@@ -110,7 +110,7 @@ async fn caught_up(api: &Api) {
 
 async fn homes_are_right(api: &Api) {
     let handles: Vec<String> = (0..PEOPLE).map(|number| format!("u{number}")).collect();
-    let world = Arc::new(World::read(api, &handles).await);
+    let world = Arc::new(read(api, &handles).await);
     every_home_is_right(api, &world, &handles).await;
 }
 
@@ -132,6 +132,13 @@ async fn a_backup_under_load_holds_what_was_acknowledged_and_is_restored() {
     let writers = Writers::start(&api).await;
     writers.until_acknowledged(60).await;
     let before = writers.acknowledged();
+    // One that is killed leaves nothing under its name.
+    let mut killed = backup(&server, &at("killed.holon"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    killed.kill().unwrap();
+    assert!(!killed.wait().unwrap().success() && !at("killed.holon").exists());
     let said = succeeds(&mut backup(&server, &at("a.holon")));
     assert!(said.contains("a data directory, as it was at"), "{said}");
     let after = writers.stop().await;

@@ -284,6 +284,38 @@ async fn a_data_directory_moves_to_servers_and_back() {
     node.stop();
     say("every home compared on servers");
 
+    // A backup of the servers at rest fills other servers: one shard, and another log.
+    let mut command = holon();
+    command
+        .arg("backup")
+        .arg(at("s.holon"))
+        .arg("--data")
+        .arg(at("node"));
+    servers.configure(&mut command);
+    let said = succeeds(&mut command);
+    assert!(said.contains("records of servers"), "{said}");
+    let other = servers.postgres[0].create_database("other").await;
+    let elsewhere = |command: &mut Command| {
+        servers.configure(command);
+        command.args(["--set", &format!("engines.postgres={other}")]);
+        command.args(["--set", "engines.prefix=other"]);
+    };
+    let mut command = holon();
+    command
+        .arg("restore")
+        .arg(at("s.holon"))
+        .arg("--data")
+        .arg(at("other"));
+    elsewhere(&mut command);
+    succeeds(&mut command);
+    let node = Server::start_with(&at("other"), "127.0.0.1:0", |command| {
+        elsewhere(command);
+        with_tiers(command);
+    });
+    held.is_good(&node).await;
+    node.stop();
+    say("restored to other servers");
+
     // And back, killed once.
     let partial = at("back.partial/copy.json");
     killed_when(&mut servers.migrate("--to", &at("back"), &at("node")), || async {

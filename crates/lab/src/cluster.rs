@@ -4,6 +4,7 @@ use crate::{
     control::Control,
     error::{LabError, guarded},
     link::Condition,
+    mesh::outer_address,
     network::{Network, address_of},
     node::{self, Node},
     options::ClusterOptions,
@@ -13,6 +14,7 @@ use crate::{
 use holon_testkit::{NatsCluster, Place, RedisCluster, RedisServer, S3Server, postgres};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -52,6 +54,7 @@ impl Cluster {
     pub async fn start_servers(options: &ClusterOptions, directory: &Path) -> Result<Arc<Self>, LabError> {
         options.check()?;
         let directory = &make(directory)?;
+        check_way(directory)?;
         let secret = secret_in(directory)?;
         let (shards, nats, redis, s3) = tokio::try_join!(
             start_shards(options, directory),
@@ -94,9 +97,9 @@ impl Cluster {
             control: &control,
         };
         let mut nodes = Vec::new();
-        for (number, _, place) in places {
+        for (number, port, place) in places {
             let address = plan.address(number, &place).await?;
-            let settings = plan.settings(number, address);
+            let settings = plan.settings(number, address, port);
             nodes.push(Node::new(number, address, &options.binary, place, &settings)?);
         }
         let keepers = shards.iter().map(Shard::keep).collect();
@@ -377,7 +380,8 @@ impl Plan<'_> {
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
-    fn settings(&self, node: u16, address: SocketAddr) -> Vec<(String, String)> {
+    /// The settings of a node that serves clients at an address and other nodes at a port.
+    fn settings(&self, node: u16, address: SocketAddr, port: u16) -> Vec<(String, String)> {
         let own = &self.options.nodes[usize::from(node) - 1];
         let host: IpAddr = match self.options.links {
             true => address_of(node),
@@ -390,28 +394,26 @@ impl Plan<'_> {
                 .collect();
             urls.join(",")
         };
-        let shards: Vec<String> = self
-            .shards
-            .iter()
-            .map(|shard| {
+        let shards = |url_of: fn(&str, &[u16]) -> String| {
+            let urls = self.shards.iter().map(|shard| {
                 let ports: Vec<u16> = shard.members().iter().map(|member| member.port).collect();
-                format!(
-                    "{}={}",
-                    shard.name,
-                    postgres::url_of_any(&host.to_string(), &ports)
-                )
-            })
-            .collect();
+                format!("{}={}", shard.name, url_of(&host.to_string(), &ports))
+            });
+            urls.collect::<Vec<_>>().join(",")
+        };
         let mut settings: Vec<(&str, String)> = vec![
             ("node", node.to_string()),
             ("listen", address.to_string()),
-            ("engines.postgres", shards.join(",")),
+            ("engines.postgres", shards(postgres::url_of_any)),
             ("engines.nats", all("nats", self.nats)),
             ("engines.nats_replicas", self.nats.len().to_string()),
             ("engines.redis", all("redis", self.redis)),
             ("engines.redis_cluster", (self.redis.len() > 1).to_string()),
             ("engines.secret", self.secret.to_owned()),
         ];
+        if self.options.standbys {
+            settings.push(("engines.postgres_replicas", shards(postgres::url_of_standby)));
+        }
         if let Some(s3) = self.s3 {
             settings.extend([
                 ("engines.s3_endpoint", format!("http://{host}:{}", s3.port)),
@@ -422,6 +424,10 @@ impl Plan<'_> {
         }
         if self.options.chaos {
             settings.push(("chaos.control", self.control.url()));
+        }
+        settings.push(("cluster.listen", format!("127.0.0.1:{port}")));
+        if self.options.links {
+            settings.push(("cluster.advertise", outer_address(node).to_string()));
         }
         if !own.roles.is_empty() {
             settings.push(("roles", own.roles.join(",")));
@@ -442,6 +448,23 @@ fn make(directory: &Path) -> Result<PathBuf, LabError> {
         path: directory.to_owned(),
         error,
     })
+}
+
+/// PostgreSQL does not run as root; whom it runs as instead must get to its directory.
+fn check_way(directory: &Path) -> Result<(), LabError> {
+    const OTHERS_MAY_ENTER: u32 = 0o001;
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let is_closed = |path: &&Path| {
+        std::fs::metadata(path).is_ok_and(|directory| directory.mode() & OTHERS_MAY_ENTER == 0)
+    };
+    match directory.ancestors().find(is_closed) {
+        Some(closed) if is_root => Err(LabError::Setup(format!(
+            "this runs as root, so PostgreSQL runs as another user, who may not enter {}; choose another directory, such \
+             as /var/tmp/holon-cluster",
+            closed.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn place(directory: &Path, name: &str) -> Result<Place, LabError> {

@@ -97,17 +97,27 @@ pub async fn end_leftovers(directory: &Path) -> usize {
 }
 
 async fn end_all(places: &[PathBuf]) {
-    let left = || places.iter().filter_map(|place| Place::leftover(place));
-    for process in left() {
+    let left = || {
+        places
+            .iter()
+            .filter_map(|place| Some((place, Place::leftover(place)?)))
+    };
+    for (place, process) in left() {
+        // By SIGTERM, PostgreSQL would wait until nobody is connected.
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let order = if name.starts_with("postgres-") {
+            "INT"
+        } else {
+            "TERM"
+        };
         try_signal(process, "CONT").await;
-        // PostgreSQL takes this as an order to end at once, and everybody else does, too.
-        try_signal(process, "INT").await;
+        try_signal(process, order).await;
     }
     let end = Instant::now() + PATIENCE;
     while left().next().is_some() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    for process in left() {
+    for (_, process) in left() {
         try_signal(process, "KILL").await;
     }
 }

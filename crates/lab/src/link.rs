@@ -159,3 +159,81 @@ async fn pump(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a link leads to here: it says back what it hears.
+    async fn echo() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = connection.split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        port
+    }
+
+    async fn link() -> (Link, TcpStream) {
+        let server = echo().await;
+        let near = TcpListener::bind("127.0.1.7:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let link = Link::open(near, server).await.unwrap();
+        let client = TcpStream::connect(near).await.unwrap();
+        (link, client)
+    }
+
+    async fn hears(client: &mut TcpStream, wanted: &[u8]) -> bool {
+        let mut heard = vec![0; wanted.len()];
+        let heard_all = tokio::time::timeout(Duration::from_millis(300), client.read_exact(&mut heard)).await;
+        matches!(heard_all, Ok(Ok(_))) && heard == wanted
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_silence_and_what_it_held_up_arrives_when_it_is_healed() {
+        let (link, mut client) = link().await;
+        client.write_all(b"one").await.unwrap();
+        assert!(hears(&mut client, b"one").await);
+
+        link.set(Condition {
+            is_cut: true,
+            delay: Duration::ZERO,
+        });
+        client.write_all(b"two").await.unwrap();
+        assert!(!hears(&mut client, b"two").await, "it passed through a cut");
+        // A new connection is not refused, and gets no answer.
+        let mut other = TcpStream::connect(client.peer_addr().unwrap()).await.unwrap();
+        other.write_all(b"hello").await.unwrap();
+        assert!(!hears(&mut other, b"hello").await, "a cut let a connection in");
+
+        link.set(Condition::default());
+        assert!(hears(&mut client, b"two").await, "it was lost");
+        assert!(hears(&mut other, b"hello").await, "it was lost");
+        client.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "its end is told");
+    }
+
+    #[tokio::test]
+    async fn a_slow_link_delays_each_question_and_keeps_their_order() {
+        let (link, mut client) = link().await;
+        let delay = Duration::from_millis(120);
+        link.set(Condition { is_cut: false, delay });
+        let began = Instant::now();
+        for word in [b"one ", b"two ", b"six "] {
+            client.write_all(word).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut heard = [0; 12];
+        client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"one two six ");
+        assert!(began.elapsed() >= delay, "{:?}", began.elapsed());
+    }
+}

@@ -213,3 +213,64 @@ fn has_open(process: u32, file: &str) -> bool {
         .filter_map(|entry| std::fs::read_link(entry.path()).ok())
         .any(|target| target.as_os_str() == file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const CUT: Condition = Condition {
+        is_cut: true,
+        delay: Duration::ZERO,
+    };
+
+    async fn hears(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
+        let mut datagram = [0; 64];
+        let heard = tokio::time::timeout(Duration::from_millis(300), socket.recv_from(&mut datagram)).await;
+        let (length, from) = heard.ok()?.unwrap();
+        Some((datagram[..length].to_vec(), from))
+    }
+
+    #[tokio::test]
+    async fn nodes_reach_each_other_at_outer_addresses_alone_and_can_be_cut_apart() {
+        let one = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = other.local_addr().unwrap().port();
+        let other_gossip = UdpSocket::bind(("127.0.0.1", port)).await.unwrap();
+        let mesh = Mesh::open(&[(201, one.local_addr().unwrap().port()), (202, port)])
+            .await
+            .unwrap();
+        let outer = SocketAddr::new(outer_address(202), port);
+
+        one.send_to(b"hello", outer).await.unwrap();
+        let (said, from) = hears(&other_gossip).await.unwrap();
+        assert_eq!(
+            (said.as_slice(), from.ip()),
+            (b"hello".as_slice(), outer_address(201))
+        );
+        other_gossip.send_to(b"hello to you", from).await.unwrap();
+        let (said, from) = hears(&one).await.unwrap();
+        assert_eq!((said.as_slice(), from), (b"hello to you".as_slice(), outer));
+
+        // This process has the other end of the connection, so it is node 201's.
+        mesh.set_process(201, Some(std::process::id()));
+        let mut client = tokio::net::TcpStream::connect(outer).await.unwrap();
+        client.write_all(b"a").await.unwrap();
+        let (mut server, _) = other.accept().await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'a');
+
+        mesh.set(202, 201, CUT);
+        one.send_to(b"anybody?", outer).await.unwrap();
+        assert_eq!(hears(&other_gossip).await, None);
+        client.write_all(b"b").await.unwrap();
+        let silent = tokio::time::timeout(Duration::from_millis(300), server.read_u8()).await;
+        assert!(silent.is_err(), "it passed through a cut");
+        mesh.set(201, 202, Condition::default());
+        assert_eq!(server.read_u8().await.unwrap(), b'b');
+        assert_eq!(
+            hears(&other_gossip).await,
+            None,
+            "a datagram that was cut is lost"
+        );
+    }
+}

@@ -22,6 +22,10 @@ use tokio::{
 pub const SLOW: Duration = Duration::from_millis(500);
 /// How long a server may take to say what it is.
 const ANSWER: Duration = Duration::from_millis(300);
+/// How long a node may take to say that it is ready.
+const READY: Duration = Duration::from_secs(1);
+/// How long it may take to find out about a server that somebody does something to.
+const HELD: Duration = Duration::from_millis(50);
 
 /// What a part can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +135,9 @@ impl Cluster {
     async fn report_node(&self, node: &Node) -> PartReport {
         let state = node.state().await;
         let role = match state {
-            State::Running if !node.is_ready().await => Some("not ready".to_owned()),
+            State::Running if timeout(READY, node.is_ready()).await != Ok(true) => {
+                Some("not ready".to_owned())
+            }
             _ => None,
         };
         let process = node.process().await;
@@ -159,7 +165,8 @@ impl Cluster {
     }
 
     async fn report_server(&self, part: &Arc<Part>, replication: Option<Replication>) -> PartReport {
-        let state = part.state().await;
+        // Whoever holds it starts it.
+        let state = timeout(HELD, part.state()).await.unwrap_or(State::Stopped);
         let mut ways = vec![Action::Cut, Action::Slow];
         let role = match (part.kind, replication) {
             (Kind::Postgres, Some(replication)) => {
@@ -172,7 +179,7 @@ impl Cluster {
             (Kind::Redis, _) if state == State::Running => redis_role(part.port).await,
             _ => None,
         };
-        let process = part.process().await;
+        let process = timeout(HELD, part.process()).await.unwrap_or(None);
         let conditions = self
             .network()
             .map(|network| network.before(&part.name))
@@ -196,6 +203,7 @@ impl Cluster {
         )
     }
 
+    /// What a PostgreSQL server is in its shard, and whether it can be replaced.
     async fn postgres_role(&self, part: &Part, replication: Replication) -> (String, bool) {
         let Some(shard) = self.shard_of(part) else {
             return (String::new(), false);

@@ -2,10 +2,7 @@
 
 use crate::trace::{SpanKind, Tracer};
 use async_trait::async_trait;
-use holon_ports::{
-    Batch, Committed, Consistency, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError, Table,
-    store::TableCursor,
-};
+use holon_ports::{AroundStore, Batch, Committed, Partition, Store, StoreError};
 use std::sync::Arc;
 
 /// A store and what watches it. Reads go straight through.
@@ -21,25 +18,9 @@ impl TracedStore {
 }
 
 #[async_trait]
-impl Store for TracedStore {
-    async fn create_tables(&self, tables: &[Table]) -> Result<(), StoreError> {
-        self.store.create_tables(tables).await
-    }
-
-    async fn get(&self, key: &RowKey, consistency: Consistency) -> Result<Option<Row>, StoreError> {
-        self.store.get(key, consistency).await
-    }
-
-    async fn get_many(
-        &self,
-        keys: &[RowKey],
-        consistency: Consistency,
-    ) -> Result<Vec<Option<Row>>, StoreError> {
-        self.store.get_many(keys, consistency).await
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<ScanPage, StoreError> {
-        self.store.scan(scan).await
+impl AroundStore for TracedStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.store
     }
 
     async fn commit(&self, partition: &Partition, batch: Batch) -> Result<Committed, StoreError> {
@@ -62,14 +43,5 @@ impl Store for TracedStore {
         };
         span.attribute("holon.commits", commits.len().to_string());
         self.store.commit_many(commits).await
-    }
-
-    async fn walk(
-        &self,
-        table: Table,
-        cursor: Option<TableCursor>,
-        limit: usize,
-    ) -> Result<(Vec<(Partition, Row)>, Option<TableCursor>), StoreError> {
-        self.store.walk(table, cursor, limit).await
     }
 }

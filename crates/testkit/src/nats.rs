@@ -45,7 +45,7 @@ impl NatsServer {
         let store = self.place.path().join("store");
         let configuration = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
-             max_payload: 2MB\njetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 64GB }}\n{more}",
+             max_payload: 2MB\njetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 64TB }}\n{more}",
             store.display()
         );
         std::fs::write(self.configuration(), configuration).expect("a file in a temporary directory");
@@ -143,7 +143,14 @@ impl NatsCluster {
             let _ = write!(all, "\"nats-route://127.0.0.1:{route}\", ");
         }
         let mut cluster = Self { servers: members };
+        let is_alone = cluster.servers.len() == 1;
         for (server, route) in cluster.servers.iter_mut().zip(&routes) {
+            if is_alone {
+                // Of a cluster it would wait for the others.
+                server.configure("");
+                server.restart().await;
+                continue;
+            }
             // Clients know all servers, and not always by the addresses that the servers have among themselves.
             server.configure(&format!(
                 "cluster {{ name: holon, listen: \"127.0.0.1:{route}\", no_advertise: true, routes: [{all}] }}\n"

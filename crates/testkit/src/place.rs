@@ -114,11 +114,10 @@ impl Place {
             .trim()
             .parse()
             .ok()?;
-        // The number may be another's by now; a server of ours has its directory on its command line.
-        let command = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
-        let directory = directory.canonicalize().ok()?;
-        String::from_utf8_lossy(&command)
-            .contains(&*directory.to_string_lossy())
+        // The number may be another's by now; a server of ours works in its own directory.
+        let works_in = std::fs::read_link(format!("/proc/{process}/cwd")).ok()?;
+        works_in
+            .starts_with(directory.canonicalize().ok()?)
             .then_some(process)
     }
 }

@@ -5,6 +5,7 @@
 //! kept by a lock on a file, which the system lets go of when the process ends, however it ends.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     fs::{File, OpenOptions, TryLockError},
     net::TcpListener,
     path::PathBuf,
@@ -17,7 +18,7 @@ const LOWEST: u16 = 10_000;
 const HANDED_OUT_FROM: u16 = 32_768;
 
 /// The ports of this process; each lock is held until it ends.
-static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+static TAKEN: Mutex<BTreeMap<u16, File>> = Mutex::new(BTreeMap::new());
 
 /// A port of the loopback interface that is free, and that no other call of this function, in any process, answers
 /// until this process ends. Where a port can be left to the system, leave it to the system.
@@ -34,26 +35,25 @@ pub fn free_port() -> u16 {
             continue;
         };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            taken.push(lock);
+            taken.insert(port, lock);
             return port;
         }
     }
     panic!("every port from {LOWEST} to {} is in use", highest());
 }
 
-/// Takes a port that this or another process had from [`free_port`] before; false if somebody has it now.
+/// Takes a port that this process or an earlier one had from [`free_port`]; false if somebody else has it now.
 pub(crate) fn take_port(port: u16) -> bool {
     let directory = std::env::temp_dir().join("holon-test-ports");
     std::fs::create_dir_all(&directory).expect("a directory in the temporary one");
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(lock) = lock(directory.join(port.to_string())) else {
-        return false;
-    };
-    if TcpListener::bind(("127.0.0.1", port)).is_err() {
-        return false;
+    if let Entry::Vacant(entry) = taken.entry(port) {
+        let Some(lock) = lock(directory.join(port.to_string())) else {
+            return false;
+        };
+        entry.insert(lock);
     }
-    taken.push(lock);
-    true
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 fn lock(path: PathBuf) -> Option<File> {

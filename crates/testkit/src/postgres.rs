@@ -149,19 +149,13 @@ impl PostgresServer {
     /// # Panics
     /// If the statement fails.
     pub async fn query(&self, sql: &str) -> String {
-        let mut psql = command("psql", self.database.place.path());
-        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
-            .args(["--set=ON_ERROR_STOP=1", "--dbname"])
-            .arg(self.url())
-            .arg("--command")
-            .arg(sql);
-        blocking(move || run(psql).trim_end().to_owned()).await
+        psql(&self.url(), [sql.to_owned()]).await
     }
 
     /// Makes another database in this server and answers how to connect to it.
     pub async fn create_database(&self, name: &str) -> String {
-        self.query(&format!("CREATE DATABASE \"{name}\"")).await;
-        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{name}", self.port())
+        let [url] = create_databases(&self.url(), &[name.to_owned()]).await;
+        url
     }
 
     /// Turns a standby into a primary; it takes writes on return.
@@ -352,11 +346,20 @@ pub fn url(port: u16) -> String {
     format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres")
 }
 
-/// One database that several servers may have, of which one takes writes, at an address of this machine.
+/// Whichever of several servers takes writes, at an address of this machine.
 pub fn url_of_any(host: &str, ports: &[u16]) -> String {
+    url_of(host, ports, "read-write")
+}
+
+/// Whichever of several servers is a standby.
+pub fn url_of_standby(host: &str, ports: &[u16]) -> String {
+    url_of(host, ports, "read-only")
+}
+
+fn url_of(host: &str, ports: &[u16], wanted: &str) -> String {
     let hosts: Vec<String> = ports.iter().map(|port| format!("{host}:{port}")).collect();
     format!(
-        "postgres://{USER}:{PASSWORD}@{}/postgres?target_session_attrs=read-write",
+        "postgres://{USER}:{PASSWORD}@{}/postgres?target_session_attrs={wanted}",
         hosts.join(",")
     )
 }
@@ -364,6 +367,26 @@ pub fn url_of_any(host: &str, ports: &[u16]) -> String {
 /// Whether what is in the place of a server is a standby, running or not.
 pub fn is_standby(place: &Path) -> bool {
     data(place).join("standby.signal").is_file()
+}
+
+/// Makes databases in the server of a connection string, and answers those of each.
+pub(crate) async fn create_databases<const N: usize>(url: &str, names: &[String; N]) -> [String; N] {
+    let statements = names.each_ref().map(|name| format!("CREATE DATABASE \"{name}\""));
+    psql(url, statements).await;
+    let (server, _) = url
+        .rsplit_once('/')
+        .expect("a connection string ends with a database");
+    names.each_ref().map(|name| format!("{server}/{name}"))
+}
+
+async fn psql(url: &str, statements: impl IntoIterator<Item = String>) -> String {
+    let mut psql = command("psql", &std::env::temp_dir());
+    psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+        .args(["--set=ON_ERROR_STOP=1", "--dbname", url]);
+    for statement in statements {
+        psql.args(["--command", &statement]);
+    }
+    blocking(move || run(psql).trim_end().to_owned()).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

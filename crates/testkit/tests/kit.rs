@@ -3,13 +3,18 @@
 
 use async_trait::async_trait;
 use axum::{Router, routing::get};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use holon_base::{Clock, ManualClock, Tenant, Timestamp};
 use holon_ports::store::{Batch, Consistency};
 use holon_ports::{
-    Consumer, Event, Handler, HandlerError, NewEvent, Partition, Ports, RowKey, Table, TopicSpec,
+    Consumer, Event, Handler, HandlerError, NewEvent, Partition, Ports, RowKey, StoreError, Table, TopicSpec,
 };
 use holon_testkit::{PATIENCE, Process, TestHome, eventually, find_program, free_port, serve};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -106,6 +111,71 @@ async fn a_home_runs_consumers_and_knows_when_they_are_done_also_after_a_restart
     home.caught_up(&consumers(&ports)).await;
     assert_eq!(handled(&ports).await, 101);
     assert_eq!(home.context().clock.now(), clock.now());
+
+    let tenant = Tenant::default();
+    let content = stream::once(async { Ok(Bytes::from_static(b"bytes")) }).boxed();
+    let blob = ports.blobs.put(&tenant, content).await.unwrap();
+    let read = ports.blobs.read(&tenant, &blob.id, None).await.unwrap();
+    let read: Vec<Bytes> = read.try_collect().await.unwrap();
+    assert_eq!(read.concat(), b"bytes");
+}
+
+/// Handles nothing while what it needs is away; one event is poison.
+struct Needy {
+    is_away: AtomicBool,
+    tries: AtomicU32,
+    handled: AtomicU32,
+}
+
+const POISON: u32 = 3;
+
+#[async_trait]
+impl Handler for Needy {
+    async fn handle(&self, events: &[Event]) -> Result<(), HandlerError> {
+        self.tries.fetch_add(1, Ordering::SeqCst);
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(StoreError::Full.into());
+        }
+        for event in events {
+            if event.json::<u32>()? == POISON {
+                return Err(HandlerError::new("this one is never handled"));
+            }
+        }
+        self.handled.fetch_add(events.len() as u32, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// An event is buried for what is wrong with it, not because a store was full or away for longer than its tries.
+#[tokio::test]
+async fn what_needs_a_store_that_is_away_waits_and_only_poison_is_buried() {
+    let mut home = TestHome::start().await;
+    home.create(&[], &[topic(FIRST)]).await;
+    let log = home.context().ports.log;
+    let needy = Arc::new(Needy {
+        is_away: AtomicBool::new(true),
+        tries: AtomicU32::new(0),
+        handled: AtomicU32::new(0),
+    });
+    let mut consumer = Consumer::new("test.needy", FIRST, needy.clone());
+    consumer.attempts = 2;
+    consumer.backoff = Duration::from_millis(1);
+    home.run(vec![consumer.clone()]);
+    log.append((0..6).map(|i| event(FIRST, i)).collect())
+        .await
+        .unwrap();
+    eventually("more tries than an event has", PATIENCE, || async {
+        (needy.tries.load(Ordering::SeqCst) > 8).then_some(())
+    })
+    .await;
+    let buried = || log.dead_letters("test.needy", FIRST, 0, 10);
+    assert!(buried().await.unwrap().is_empty());
+    needy.is_away.store(false, Ordering::SeqCst);
+    home.caught_up(&[consumer]).await;
+    assert_eq!(needy.handled.load(Ordering::SeqCst), 5);
+    let buried = buried().await.unwrap();
+    assert_eq!(buried.len(), 1, "{buried:?}");
+    assert_eq!(buried[0].event.json::<u32>().unwrap(), POISON);
 }
 
 #[tokio::test]
@@ -162,4 +232,9 @@ fn a_missing_program_is_named_with_its_package() {
         missing.to_string(),
         "program no-such-server is not installed; on Debian: apt-get install no-such-package"
     );
+}
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
 }

@@ -154,3 +154,11 @@ async fn counters_of_other_tenants_and_kinds_are_other_counters() {
     assert_eq!(unique.count_exact(&main, "views:1").await, Ok(2));
     assert_eq!(unique.count_exact(&shop, "views:1").await, Ok(0));
 }
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[(
+        "an_approximate_count_is_never_older_than_its_staleness",
+        "Redis lives by a clock of its own; its suite tries how long a load is fresh",
+    )]);
+}

@@ -67,6 +67,7 @@ async fn a_member_counts_once_and_is_told_once() {
     assert_eq!(likes.contains(&tenant, "likes:1", "ann").await, Ok(false));
     assert_eq!(likes.contains(&tenant, "likes:1", "bob").await, Ok(true));
     assert_eq!(likes.count_exact(&tenant, "likes:1").await, Ok(1));
+    home.all_told().await;
     let told = home.context().ports.log.read(TOPIC.name, 0, 0, 10).await.unwrap();
     let told: Vec<String> = told.iter().map(|event| event.json().unwrap()).collect();
     assert_eq!(told, ["ann", "bob"]);
@@ -289,4 +290,9 @@ async fn a_growth_that_was_cut_off_is_finished_by_others() {
         }
         assert_eq!(node(&home).count_exact(&tenant, &counter).await, Ok(count - 7));
     }
+}
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
 }

@@ -551,3 +551,8 @@ async fn code_of_the_process_can_listen_too() {
     };
     assert!(hub.publish("numbers", bad).await.is_err());
 }
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
+}

@@ -22,7 +22,7 @@ use bucket::Bucket;
 use bytes::Bytes;
 use futures::FutureExt;
 use holon_base::{Clock, ErrorKind, Timestamp, trace};
-use holon_ports::cache::{BucketState, LoadPolicy, Loaded, Loader};
+use holon_ports::cache::{BucketState, LoadPolicy, Loaded, Loader, check_key, check_sorted};
 use holon_ports::{Cache, CacheError};
 use parking_lot::{Mutex, MutexGuard};
 use quick_cache::{OptionsBuilder, Weighter, sync};
@@ -40,8 +40,6 @@ use tokio::sync::watch;
 const STRIPES: usize = 64;
 /// Bytes that an entry takes beside its key and its value, near enough.
 const ENTRY_OVERHEAD: usize = 128;
-/// The longest key, in bytes.
-pub const KEY_BYTES: usize = 1_024;
 /// The smallest shard that is worth having.
 const SHARD_BYTES: u64 = 4 << 20;
 
@@ -329,13 +327,6 @@ fn wrong_shape(key: &str) -> CacheError {
     CacheError::WrongShape(key.to_owned())
 }
 
-fn check_key(key: &str) -> Result<(), CacheError> {
-    if key.is_empty() || key.len() > KEY_BYTES {
-        return Err(CacheError::Invalid(format!("a key is 1 to {KEY_BYTES} bytes")));
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Cache for EmbeddedCache {
     async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
@@ -469,11 +460,7 @@ impl Cache for EmbeddedCache {
         ttl: Duration,
     ) -> Result<(), CacheError> {
         check_key(key)?;
-        if score.is_nan() || keep == 0 {
-            return Err(CacheError::Invalid(
-                "a score is a number, and a sorted set keeps at least one member".into(),
-            ));
-        }
+        check_sorted(score, keep)?;
         let mut stripe = self.inner.stripe(key);
         let set = match self.inner.live(key).map(|(entry, _)| entry.shape) {
             Some(Shape::Sorted(set)) => set,

@@ -52,7 +52,7 @@ pub use options::{EngineOptions, FreeSpace};
 pub use stats::EngineStats;
 
 use crate::{
-    bus::{BusOptions, EmbeddedBus},
+    bus::EmbeddedBus,
     cache::{CacheOptions, EmbeddedCache},
     committer::{Committer, Message},
     encoding::meta,
@@ -124,7 +124,7 @@ impl Engine {
             CacheOptions::default(),
             Arc::clone(&options.clock),
         ));
-        let bus = Arc::new(EmbeddedBus::new(BusOptions::default()));
+        let bus = Arc::new(EmbeddedBus::default());
         let ports = Ports {
             log: Arc::new(EmbeddedLog(Arc::clone(&core.shared))),
             cache: Arc::clone(&cache) as _,

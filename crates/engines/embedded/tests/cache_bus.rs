@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use holon_base::{ManualClock, Timestamp};
-use holon_embedded::bus::{BusOptions, EmbeddedBus};
+use holon_embedded::bus::EmbeddedBus;
 use holon_embedded::cache::{CacheOptions, EmbeddedCache};
+use holon_ports::bus::QueueOptions;
 use holon_ports::conformance::{self, drive::Time};
 use holon_ports::{Bus, BusError, Cache};
 use std::{sync::Arc, time::Duration};
@@ -124,9 +125,9 @@ async fn a_bus_that_is_closed_ends_its_subscriptions_after_what_waits() {
 
 #[tokio::test]
 async fn a_queue_is_bounded_by_bytes_too() {
-    let options = BusOptions {
-        queue_messages: 100,
-        queue_bytes: 1_000,
+    let options = QueueOptions {
+        messages: 100,
+        bytes: 1_000,
     };
     let bus = EmbeddedBus::new(options);
     let mut subscription = bus.subscribe("room").await.unwrap();

@@ -11,105 +11,30 @@ use async_nats::{Client, Event, ServerAddr, client::RequestErrorKind, connection
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use holon_ports::bus::{MESSAGE_BYTES, SUBJECT_BYTES};
+use holon_ports::bus::{Pattern, QueueOptions, Queued, WaitingMessages, check_message};
 use holon_ports::{Bus, BusError, Message, Subscription};
 use parking_lot::Mutex;
 use std::{
-    collections::VecDeque,
     sync::{Arc, Weak},
     time::Duration,
 };
-use tokio::{sync::Notify, task::JoinHandle, time::timeout};
+use tokio::{task::JoinHandle, time::timeout};
 
 /// Messages that the client holds for a subscription until they are in its queue; more are lost.
 pub(crate) const CLIENT_MESSAGES: usize = 256 << 10;
-
-/// How much a slow listener may have waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BusOptions {
-    /// Messages that wait for one listener, at least 1.
-    pub queue_messages: usize,
-    /// Bytes of payload that wait for one listener; one message is always kept.
-    pub queue_bytes: usize,
-}
-
-impl Default for BusOptions {
-    fn default() -> Self {
-        Self {
-            queue_messages: 1_024,
-            queue_bytes: 4 << 20,
-        }
-    }
-}
 
 pub(crate) struct NatsBus {
     client: Client,
     prefix: String,
     nobody: String,
-    options: BusOptions,
+    options: QueueOptions,
     deadline: Duration,
-    listeners: Arc<Mutex<Vec<Weak<Queue>>>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    arrived: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    messages: VecDeque<Message>,
-    bytes: usize,
-    lost: u64,
-    closed: bool,
-}
-
-impl Queue {
-    fn push(&self, message: Message, options: &BusOptions) {
-        let mut waiting = self.waiting.lock();
-        let size = message.payload.len();
-        while waiting.messages.len() >= options.queue_messages.max(1)
-            || waiting.bytes + size > options.queue_bytes
-        {
-            let Some(oldest) = waiting.messages.pop_front() else {
-                break;
-            };
-            waiting.bytes -= oldest.payload.len();
-            waiting.lost += 1;
-        }
-        waiting.bytes += size;
-        waiting.messages.push_back(message);
-        drop(waiting);
-        self.arrived.notify_one();
-    }
-
-    fn pop(&self) -> Option<Result<Message, BusError>> {
-        let mut waiting = self.waiting.lock();
-        if waiting.lost > 0 {
-            return Some(Err(BusError::Lagged(std::mem::take(&mut waiting.lost))));
-        }
-        if let Some(message) = waiting.messages.pop_front() {
-            waiting.bytes -= message.payload.len();
-            return Some(Ok(message));
-        }
-        waiting.closed.then_some(Err(BusError::Closed))
-    }
-
-    fn lose_one(&self) {
-        self.waiting.lock().lost += 1;
-        self.arrived.notify_one();
-    }
-
-    fn close(&self) {
-        self.waiting.lock().closed = true;
-        self.arrived.notify_one();
-    }
+    listeners: Arc<Mutex<Vec<Weak<WaitingMessages>>>>,
 }
 
 impl NatsBus {
     pub async fn connect(options: &NatsOptions, servers: Vec<ServerAddr>) -> Result<Self, NatsError> {
-        let listeners: Arc<Mutex<Vec<Weak<Queue>>>> = Arc::default();
+        let listeners: Arc<Mutex<Vec<Weak<WaitingMessages>>>> = Arc::default();
         let told = Arc::clone(&listeners);
         let on_event = move |event| {
             if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
@@ -146,45 +71,10 @@ impl NatsBus {
     }
 }
 
-fn check_subject(subject: &str) -> Result<(), BusError> {
-    let invalid = |why: &str| {
-        let start: String = subject.chars().take(64).collect();
-        Err(BusError::Invalid(format!("{start:?} {why}")))
-    };
-    if subject.len() > SUBJECT_BYTES {
-        return invalid("is too long");
-    }
-    if subject.split('.').any(str::is_empty) {
-        return invalid("has an empty part");
-    }
-    let forbidden = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
-    if subject.contains(forbidden) {
-        return invalid("holds a character that no subject may hold");
-    }
-    Ok(())
-}
-
-fn check_pattern(pattern: &str) -> Result<(), BusError> {
-    match pattern.strip_suffix('>') {
-        Some("") => Ok(()),
-        Some(prefix) => match prefix.strip_suffix('.') {
-            Some(parent) => check_subject(parent),
-            None => Err(BusError::Invalid("'>' stands alone or after a dot".into())),
-        },
-        None => check_subject(pattern),
-    }
-}
-
 #[async_trait]
 impl Bus for NatsBus {
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
-        check_subject(subject)?;
-        if payload.len() > MESSAGE_BYTES {
-            return Err(BusError::TooLarge {
-                size: payload.len(),
-                limit: MESSAGE_BYTES,
-            });
-        }
+        check_message(subject, &payload)?;
         if self.client.connection_state() != State::Connected {
             return Err(self.away("there is no connection to a nats server"));
         }
@@ -197,7 +87,7 @@ impl Bus for NatsBus {
     }
 
     async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscription>, BusError> {
-        check_pattern(pattern)?;
+        Pattern::parse(pattern)?;
         let subject = format!("{}{pattern}", self.prefix);
         let subscribed = timeout(self.deadline, self.client.subscribe(subject)).await;
         let mut subscriber = subscribed
@@ -205,7 +95,7 @@ impl Bus for NatsBus {
             .map_err(|error| self.away(error))?;
         self.round_trip().await?;
 
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::<WaitingMessages>::default();
         {
             let mut listeners = self.listeners.lock();
             listeners.retain(|listener| listener.strong_count() > 0);
@@ -225,31 +115,18 @@ impl Bus for NatsBus {
             }
             to.close();
         });
-        Ok(Box::new(NatsSubscription { queue, pump }))
+        Ok(Box::new(Queued {
+            queue,
+            guard: Pump(pump),
+        }))
     }
 }
 
-struct NatsSubscription {
-    queue: Arc<Queue>,
-    pump: JoinHandle<()>,
-}
+/// The task that takes messages from the client.
+struct Pump(JoinHandle<()>);
 
-#[async_trait]
-impl Subscription for NatsSubscription {
-    /// Safe to drop while it waits: no message is lost by it.
-    async fn next(&mut self) -> Result<Message, BusError> {
-        loop {
-            // A message that arrives between the look and the wait leaves a permit, so the wait ends at once.
-            if let Some(answer) = self.queue.pop() {
-                return answer;
-            }
-            self.queue.arrived.notified().await;
-        }
-    }
-}
-
-impl Drop for NatsSubscription {
+impl Drop for Pump {
     fn drop(&mut self) {
-        self.pump.abort();
+        self.0.abort();
     }
 }

@@ -1,8 +1,9 @@
 //! Copying: events and dead letters as they were elsewhere.
 //!
-//! Events keep their ids, times and offsets. Each is sent on the condition that the one before it is the last of its
-//! stream (`Nats-Expected-Last-Sequence`), so that whatever is lost on the way, there is no gap and no event twice. (The
-//! first is sent alone, since a server does not count the end of a stream that was set as its last message.)
+//! Events keep their ids, times and offsets. The first of a page is sent alone; each after it on the condition that the
+//! one before it is the last of its stream (`Nats-Expected-Last-Msg-Id`), and every acknowledgement must name the offset
+//! that the event had. So whatever is lost on the way, there is no gap and no event twice. (A condition on the sequence
+//! would say the same, but servers of 2.9 count it from 0 in a stream whose start was set.)
 //! This is for topics that nobody writes to yet. When events arrived is the time of the copy: retention by age counts
 //! from then.
 
@@ -12,7 +13,8 @@ use crate::{
     streams,
     topics::Topic,
 };
-use async_nats::{header::NATS_EXPECTED_LAST_SEQUENCE, jetstream::context::PublishAckFuture};
+use async_nats::{header::NATS_EXPECTED_LAST_MESSAGE_ID, jetstream::context::PublishAckFuture};
+use holon_base::Id;
 use holon_ports::{Event, LogError, Position, log::DeadLetter};
 use serde::Deserialize;
 use serde_json::json;
@@ -91,6 +93,7 @@ impl Nats {
             return Err(misplaced(first.position.offset));
         }
         let mut acknowledgements = Vec::with_capacity(events.len());
+        let mut before: Option<Id> = None;
         for (event, offset) in events.iter().zip(first.position.offset..) {
             if event.position != (Position { partition, offset }) {
                 return Err(misplaced(event.position.offset));
@@ -98,10 +101,9 @@ impl Nats {
             if offset < there.next {
                 continue;
             }
-            let is_first = there.first == offset;
             let mut headers = envelope::encode(event);
-            if !is_first {
-                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, offset.to_string());
+            if let Some(before) = before {
+                headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, before.to_string());
             }
             let sent = self
                 .shared
@@ -109,9 +111,9 @@ impl Nats {
                 .publish_with_headers(subject.clone(), headers, event.data.clone())
                 .await
                 .map_err(|error| away("cannot send an event", error))?;
-            match is_first {
-                true => acknowledged(&topic, offset, sent).await?,
-                false => acknowledgements.push((offset, sent)),
+            match before.replace(event.id) {
+                None => acknowledged(&topic, offset, sent).await?,
+                Some(_) => acknowledgements.push((offset, sent)),
             }
         }
         for (offset, sent) in acknowledgements {

@@ -41,7 +41,6 @@ mod state;
 mod streams;
 mod topics;
 
-pub use bus::BusOptions;
 pub use error::NatsError;
 pub use relay::{Relay, SourceLag};
 
@@ -50,7 +49,10 @@ use async_nats::{
     jetstream::{Context, context::ContextBuilder},
 };
 use holon_base::{Clock, IdGenerator, limits};
-use holon_ports::{Bus, Leases, Log, Outbox, bus::MESSAGE_BYTES};
+use holon_ports::{
+    Bus, Leases, Log, Outbox,
+    bus::{MESSAGE_BYTES, QueueOptions},
+};
 use names::Names;
 use parking_lot::{Mutex, RwLock};
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
@@ -80,7 +82,7 @@ pub struct NatsOptions {
     pub deduplication: Duration,
     /// How long an operation tries again before it is [`holon_ports::LogError::Unavailable`].
     pub deadline: Duration,
-    pub bus: BusOptions,
+    pub bus: QueueOptions,
 }
 
 impl NatsOptions {
@@ -102,7 +104,7 @@ impl NatsOptions {
             lease_ttl: Duration::from_secs(10),
             deduplication: Duration::from_secs(120),
             deadline: Duration::from_secs(10),
-            bus: BusOptions::default(),
+            bus: QueueOptions::default(),
         }
     }
 

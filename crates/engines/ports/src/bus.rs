@@ -3,6 +3,10 @@
 //! At most once: who is not listening misses it, and a listener that falls behind loses the oldest messages and is
 //! told how many. Nothing that must not be lost goes over the bus.
 
+mod queue;
+
+pub use queue::{QueueOptions, Queued, WaitingMessages};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use holon_base::ErrorKind;
@@ -64,3 +68,59 @@ impl BusError {
 pub const MESSAGE_BYTES: usize = 1 << 20;
 /// The longest subject, in bytes.
 pub const SUBJECT_BYTES: usize = 256;
+
+/// Checks what is published: every engine takes the same messages.
+///
+/// # Errors
+/// [`BusError::Invalid`] or [`BusError::TooLarge`].
+pub fn check_message(subject: &str, payload: &Bytes) -> Result<(), BusError> {
+    check_subject(subject)?;
+    if payload.len() > MESSAGE_BYTES {
+        return Err(BusError::TooLarge {
+            size: payload.len(),
+            limit: MESSAGE_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// What somebody listens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern<'a> {
+    Exactly(&'a str),
+    /// By what comes before the `>`: empty, or ending in a dot.
+    Below(&'a str),
+}
+
+impl<'a> Pattern<'a> {
+    /// # Errors
+    /// [`BusError::Invalid`] if it is no pattern.
+    pub fn parse(pattern: &'a str) -> Result<Self, BusError> {
+        match pattern.strip_suffix('>') {
+            None => check_subject(pattern).map(|()| Self::Exactly(pattern)),
+            Some("") => Ok(Self::Below("")),
+            Some(prefix) => match prefix.strip_suffix('.') {
+                Some(parent) => check_subject(parent).map(|()| Self::Below(prefix)),
+                None => Err(BusError::Invalid("'>' stands alone or after a dot".into())),
+            },
+        }
+    }
+}
+
+fn check_subject(subject: &str) -> Result<(), BusError> {
+    let invalid = |why: &str| {
+        let start: String = subject.chars().take(64).collect();
+        Err(BusError::Invalid(format!("{start:?} {why}")))
+    };
+    if subject.len() > SUBJECT_BYTES {
+        return invalid("is too long");
+    }
+    if subject.split('.').any(str::is_empty) {
+        return invalid("has an empty part");
+    }
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
+    if subject.contains(forbidden) {
+        return invalid("holds a character that no subject may hold");
+    }
+    Ok(())
+}

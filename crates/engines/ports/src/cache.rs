@@ -125,3 +125,40 @@ impl CacheError {
         }
     }
 }
+
+/// The longest key, in bytes.
+pub const KEY_BYTES: usize = 1_024;
+/// The slowest and fastest refill of a bucket, in tokens a second.
+const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
+
+/// # Errors
+/// [`CacheError::Invalid`]; so with the other checks, which every engine makes.
+pub fn check_key(key: &str) -> Result<(), CacheError> {
+    if key.is_empty() || key.len() > KEY_BYTES {
+        return Err(CacheError::Invalid(format!("a key is 1 to {KEY_BYTES} bytes")));
+    }
+    Ok(())
+}
+
+pub fn check_bucket(tokens: u64, capacity: u64, per_second: f64) -> Result<(), CacheError> {
+    if !RATES.contains(&per_second) {
+        return Err(CacheError::Invalid(format!(
+            "a bucket gains 0.000001 to 1000000000 tokens a second, not {per_second}"
+        )));
+    }
+    if capacity == 0 || tokens > capacity {
+        return Err(CacheError::Invalid(format!(
+            "{tokens} tokens from a bucket that holds at most {capacity}"
+        )));
+    }
+    Ok(())
+}
+
+pub fn check_sorted(score: f64, keep: usize) -> Result<(), CacheError> {
+    if score.is_nan() || keep == 0 {
+        return Err(CacheError::Invalid(
+            "a score is a number, and a sorted set keeps at least one member".into(),
+        ));
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 use crate::log::{Event, Log, LogError};
 use async_trait::async_trait;
+use holon_base::ErrorKind;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -9,30 +10,55 @@ use tokio::sync::watch;
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Handles events of one partition, in order. On an error all of them are handed in again; after the second
-    /// error of a batch they come one by one, so that a poison event is found and the others go through.
+    /// error of a batch they come one by one, so that a poison event is found and the others go through. An error that
+    /// [passes](HandlerError::passing) holds up the events of its partition until it has passed, and buries none.
     async fn handle(&self, events: &[Event]) -> Result<(), HandlerError>;
 }
 
 /// Why events were not handled. The text goes to the log and to the dead letter, never to a client.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HandlerError(pub String);
+#[error("{text}")]
+pub struct HandlerError {
+    text: String,
+    is_passing: bool,
+}
 
 impl HandlerError {
+    /// The event itself may be at fault: it is buried when it has failed often enough.
     pub fn new(error: impl std::fmt::Display) -> Self {
-        Self(error.to_string())
+        Self {
+            text: error.to_string(),
+            is_passing: false,
+        }
+    }
+
+    /// What the event needs is away, full or busy. That says nothing against the event, which is handed in again for as
+    /// long as it takes.
+    pub fn passing(error: impl std::fmt::Display) -> Self {
+        Self {
+            text: error.to_string(),
+            is_passing: true,
+        }
+    }
+
+    /// By the kind of an error.
+    pub fn of_kind(kind: ErrorKind, error: impl std::fmt::Display) -> Self {
+        match kind.is_transient() {
+            true => Self::passing(error),
+            false => Self::new(error),
+        }
     }
 }
 
 impl From<crate::StoreError> for HandlerError {
     fn from(error: crate::StoreError) -> Self {
-        Self::new(error)
+        Self::of_kind(error.kind(), error)
     }
 }
 
 impl From<LogError> for HandlerError {
     fn from(error: LogError) -> Self {
-        Self::new(error)
+        Self::of_kind(error.kind(), error)
     }
 }
 
@@ -46,7 +72,7 @@ pub struct Consumer {
     pub members: usize,
     /// The most events handed in at once.
     pub max_batch: usize,
-    /// Tries of an event, the first included, before it is buried.
+    /// Tries of an event, the first included, before it is buried. Those that met an error that passes do not count.
     pub attempts: u32,
     /// The wait before the first retry; doubles with each, up to 30 s.
     pub backoff: Duration,
@@ -150,23 +176,28 @@ impl Consumer {
     }
 
     async fn handle_one(&self, log: &dyn Log, event: &Event, stop: &mut watch::Receiver<bool>) -> bool {
-        let mut attempt = 0;
+        let (mut failures, mut attempt) = (0, 0);
         let poison = loop {
-            attempt += 1;
-            match self.handle_once(std::slice::from_ref(event)).await {
+            let error = match self.handle_once(std::slice::from_ref(event)).await {
                 Ok(()) => return true,
-                Err(error) if attempt >= self.attempts => break error,
-                Err(error) => {
-                    tracing::warn!(group = self.group, id = %event.id, attempt, %error, "event failed, will retry");
-                    if wait(self.delay(attempt), stop).await {
-                        return false;
-                    }
-                }
+                Err(error) => error,
+            };
+            failures += 1;
+            attempt += u32::from(!error.is_passing);
+            if attempt >= self.attempts && !error.is_passing {
+                break error;
+            }
+            tracing::warn!(group = self.group, id = %event.id, failures, %error, "event failed, will retry");
+            if wait(self.delay(failures), stop).await {
+                return false;
             }
         };
         tracing::error!(group = self.group, id = %event.id, kind = event.kind, error = %poison, "event buried");
         let mut buried = 0;
-        while let Err(error) = log.bury(self.group, self.topic, event, &poison.0, attempt).await {
+        while let Err(error) = log
+            .bury(self.group, self.topic, event, &poison.text, attempt)
+            .await
+        {
             buried += 1;
             tracing::error!(group = self.group, id = %event.id, %error, "cannot bury an event, will try again");
             if wait(self.delay(buried), stop).await {

@@ -31,8 +31,8 @@ pub use leases::{Fence, Lease, LeaseError, Leases};
 pub use log::{Event, Log, LogError, Member, NewEvent, Position, TopicSpec};
 pub use outbox::{Outbox, OutboxEvent};
 pub use store::{
-    Batch, Committed, Condition, Consistency, Op, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError,
-    Table, Value,
+    AroundStore, Batch, Committed, Condition, Consistency, Op, Partition, Row, RowKey, Scan, ScanPage, Store,
+    StoreError, Table, Value,
 };
 
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 pub struct OutboxEvent {
     /// Its place in the source. Of two events of one partition of the store, the one that was committed later has the
     /// larger number; between partitions it may be the other way round, and a smaller number may appear after a larger.
+    /// Where a partition has moved to another source, its events appear there only once all before them are forgotten.
     pub number: u64,
     pub topic: String,
     pub id: Id,

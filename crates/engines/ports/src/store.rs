@@ -4,6 +4,10 @@
 //! together; the sort key orders the rows inside it, byte by byte. There is no transaction across partitions: what
 //! spans two is an event and an idempotent consumer.
 
+mod around;
+
+pub use around::AroundStore;
+
 use crate::log::{NewEvent, Position};
 use async_trait::async_trait;
 use bytes::Bytes;

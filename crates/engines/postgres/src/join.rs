@@ -17,13 +17,24 @@ use tokio_postgres::{Client, Transaction};
 pub(crate) async fn join(home: &Connector, options: &PostgresOptions) -> Result<(), PostgresError> {
     let mut directory = schema::connect(home).await?;
     schema::migrate(&mut directory, &home.database).await?;
-    let mut clients = Vec::new();
+    let retired = "SELECT name FROM holon.directory_shards WHERE state = 'retired'";
+    let retired = directory.query(retired, &[]).await;
+    let retired = retired.map_err(|error| refused(&home.database, &error))?;
+    let retired: Vec<&str> = retired.iter().map(|row| row.get(0)).collect();
+    let mut shards = Vec::new();
     for shard in &options.shards {
-        clients.push(reach(shard, options).await?);
+        if retired.contains(&shard.name.as_str()) {
+            tracing::warn!(
+                shard.name,
+                "this shard has been drained; take it out of the settings"
+            );
+            continue;
+        }
+        shards.push((shard, reach(shard, options).await?));
     }
-    let names: Vec<&str> = options.shards.iter().map(|shard| shard.name.as_str()).collect();
+    let names: Vec<&str> = shards.iter().map(|(shard, _)| shard.name.as_str()).collect();
     create_directory(&mut directory, &home.database, &names).await?;
-    for (shard, (client, database)) in options.shards.iter().zip(&mut clients) {
+    for (shard, (client, database)) in &mut shards {
         admit(&mut directory, &home.database, shard, client, database).await?;
     }
     Ok(())

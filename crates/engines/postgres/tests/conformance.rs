@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use futures::future::BoxFuture;
-use holon_base::{ManualClock, Timestamp};
+use holon_base::{Clock, ManualClock, Tenant, Timestamp};
 use holon_ports::conformance::{self, Fixture, drive::Time};
+use holon_ports::{Batch, Consistency, Op, Partition, RowKey, Table};
 use holon_postgres::{LeaseTime, Postgres, PostgresOptions, ShardOptions};
 use holon_testkit::PostgresServer;
 use std::{
@@ -72,6 +73,56 @@ fn the_store_keeps_its_promises_on_two_shards() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let home = Home::start(&runtime, 2);
     conformance::store::check_all(&|| home.make());
+}
+
+/// Of an addition that is over before its commit nothing counts for the next, whatever the row held before.
+#[test]
+fn an_addition_that_expired_within_its_commit_counts_for_nothing() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let home = Home::start(&runtime, 1);
+    runtime.block_on(async {
+        let Fixture {
+            store, clock, guard, ..
+        } = home.make().await;
+        let table = Table("test.counts");
+        store.create_tables(&[table]).await.unwrap();
+        let partition = Partition::new(&Tenant::default(), "counter:1");
+        let add = |delta, expires| Op::Add {
+            table,
+            sort: "count".into(),
+            delta,
+            expires,
+        };
+        let (over, later) = (clock.now(), clock.now().plus(Duration::from_secs(60)));
+        let cases = [
+            (vec![add(5, Some(over)), add(3, None)], Some(3)),
+            (vec![add(5, Some(over))], None),
+            (
+                vec![add(5, Some(over)), add(3, Some(later)), add(1, None)],
+                Some(4),
+            ),
+            (
+                vec![add(5, Some(later)), add(3, Some(over)), add(1, None)],
+                Some(1),
+            ),
+        ];
+        for held in [false, true] {
+            for (steps, expected) in cases.clone() {
+                let clear = Batch::new().delete(table, "count");
+                store.commit(&partition, clear).await.unwrap();
+                if held {
+                    let before = Batch::new().add(table, "count", 100);
+                    store.commit(&partition, before).await.unwrap();
+                }
+                let said = format!("{steps:?}, held: {held}");
+                store.commit(&partition, Batch { ops: steps }).await.unwrap();
+                let key = RowKey::new(table, partition.clone(), "count");
+                let row = store.get(&key, Consistency::Strong).await.unwrap();
+                assert_eq!(row.map(|row| row.counter()), expected, "{said}");
+            }
+        }
+        drop(guard);
+    });
 }
 
 #[test]

@@ -42,9 +42,6 @@ async fn open(options: &PostgresOptions) -> Postgres {
 async fn moved(engine: &Postgres) {
     eventually("the moves", PATIENCE, || async {
         let moves = engine.status().await.unwrap().moves;
-        for trouble in moves.iter().filter_map(|of| of.trouble.as_ref()) {
-            eprintln!("{trouble}");
-        }
         moves.is_empty().then_some(())
     })
     .await;

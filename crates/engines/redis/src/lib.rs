@@ -46,7 +46,7 @@ pub use breaker::BreakerState;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use holon_ports::cache::{BucketState, LoadPolicy, Loaded, Loader};
+use holon_ports::cache::{BucketState, LoadPolicy, Loaded, Loader, check_bucket, check_key, check_sorted};
 use holon_ports::{Bus, Cache, CacheError};
 use invalidate::Invalidation;
 use link::{Fault, Link, Repeat};
@@ -59,10 +59,6 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
-/// The longest key, in bytes.
-pub const KEY_BYTES: usize = 1_024;
-/// The slowest and fastest refill of a bucket, in tokens a second.
-const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
 /// Keys that are asked for at the same time.
 const KEYS_AT_ONCE: usize = 256;
 
@@ -238,7 +234,7 @@ impl Inner {
     }
 
     async fn value(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
-        if key.is_empty() || key.len() > KEY_BYTES {
+        if check_key(key).is_err() {
             return Ok(None);
         }
         if let Some(Look::Fresh(value) | Look::Stale(value)) = self.local.look(key) {
@@ -312,13 +308,6 @@ impl Inner {
     }
 }
 
-fn check_key(key: &str) -> Result<(), CacheError> {
-    if key.is_empty() || key.len() > KEY_BYTES {
-        return Err(CacheError::Invalid(format!("a key is 1 to {KEY_BYTES} bytes")));
-    }
-    Ok(())
-}
-
 fn unreadable() -> CacheError {
     CacheError::Unavailable("redis answered what it should not".into())
 }
@@ -371,16 +360,7 @@ impl Cache for RedisCache {
         per_second: f64,
     ) -> Result<BucketState, CacheError> {
         check_key(key)?;
-        if !RATES.contains(&per_second) {
-            return Err(CacheError::Invalid(format!(
-                "a bucket gains 0.000001 to 1000000000 tokens a second, not {per_second}"
-            )));
-        }
-        if capacity == 0 || tokens > capacity {
-            return Err(CacheError::Invalid(format!(
-                "{tokens} tokens from a bucket that holds at most {capacity}"
-            )));
-        }
+        check_bucket(tokens, capacity, per_second)?;
         let arguments = [
             &tokens.to_string(),
             &*capacity.to_string(),
@@ -411,11 +391,7 @@ impl Cache for RedisCache {
         ttl: Duration,
     ) -> Result<(), CacheError> {
         check_key(key)?;
-        if score.is_nan() || keep == 0 {
-            return Err(CacheError::Invalid(
-                "a score is a number, and a sorted set keeps at least one member".into(),
-            ));
-        }
+        check_sorted(score, keep)?;
         // Minus zero is zero. Redis reads `inf` as Rust writes it.
         let negated = (0.0 - score).to_string();
         let keep = i64::try_from(keep).unwrap_or(i64::MAX).to_string();

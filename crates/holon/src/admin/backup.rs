@@ -18,12 +18,14 @@ use axum::{
 use bytes::Bytes;
 use holon_base::ErrorKind;
 use holon_web::ApiError;
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// Pieces of a backup that wait for the network.
 const PIECES: usize = 4;
 const PIECE_BYTES: usize = 256 << 10;
+/// A reader that takes nothing for so long is given up, since what is overwritten stays on disk for its sake.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// Everything that this node's data directory holds, as it is now, in one stream: what `holon restore` takes. What was
 /// acknowledged before the request is in it; writes go on meanwhile. It holds the secrets of the deployment, so whoever
@@ -36,7 +38,7 @@ const PIECE_BYTES: usize = 256 << 10;
     tag = "admin",
     responses(
         (status = 200, description = "The backup", content_type = "application/octet-stream", body = String),
-        (status = 409, description = "This node runs on servers")
+        (status = 409, description = "This node runs on servers, or a backup is being taken")
     )
 )]
 pub async fn get_backup(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {
@@ -45,6 +47,13 @@ pub async fn get_backup(State(admin): State<Arc<Admin>>) -> Result<Response, Api
             ErrorKind::Conflict,
             "on-servers",
             "this node runs on servers; back up each by its own tools, or stop all nodes and use holon backup",
+        ));
+    };
+    let Ok(turn) = Arc::clone(&admin.backups).try_acquire_owned() else {
+        return Err(ApiError::new(
+            ErrorKind::Conflict,
+            "still-running",
+            "a backup is being taken; ask again when it is done",
         ));
     };
     let home = Directory::of_running(engine).await.map_err(|error| {
@@ -60,13 +69,14 @@ pub async fn get_backup(State(admin): State<Arc<Admin>>) -> Result<Response, Api
     let runtime = tokio::runtime::Handle::current();
     // It compresses and reads the disk all the time, so it has a thread of its own.
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let written = runtime.block_on(write(&home, sender.clone()));
         match written {
             Ok(()) => tracing::info!("a backup was taken"),
             Err(error) => {
                 tracing::warn!(%error, "a backup was broken off");
-                // Whoever reads it sees that it did not end well.
-                let _ = sender.blocking_send(Err(io::Error::other("the backup was broken off")));
+                // Whoever reads it sees that it did not end well; also without this, as the last frame is missing.
+                let _ = sender.try_send(Err(io::Error::other("the backup was broken off")));
             }
         }
     });
@@ -112,8 +122,10 @@ impl Sink for Pieces {
 }
 
 async fn send(to: &mpsc::Sender<io::Result<Bytes>>, piece: Vec<u8>) -> Result<(), CopyError> {
-    let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "whoever asked for the backup is gone");
-    to.send(Ok(piece.into()))
-        .await
-        .map_err(|error| CopyError::Write(gone(error)))
+    let failed = |why: &str| CopyError::Write(io::Error::new(io::ErrorKind::BrokenPipe, why));
+    match tokio::time::timeout(STALLED, to.send(Ok(piece.into()))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(failed("whoever asked for the backup is gone")),
+        Err(_) => Err(failed("whoever asked for the backup takes nothing")),
+    }
 }

@@ -1,10 +1,11 @@
 //! `/v1/admin`: a node as its administrator sees it.
 //!
 //! Figures come from what the running process counts; nothing here is stored. All of it needs the permission
-//! `admin.inspect`; what changes something needs `admin.rebuild`, and a backup,
-//! which has all secrets in it, `admin.backup`.
+//! `admin.inspect`; what changes something needs `admin.rebuild`, a backup, which
+//! has all secrets in it, `admin.backup`, and what breaks something `admin.chaos`.
 
 mod backup;
+mod chaos;
 mod cluster;
 mod letters;
 mod overview;
@@ -12,6 +13,7 @@ mod rebuild;
 mod shards;
 mod traces;
 
+pub use chaos::Chaos;
 pub use overview::publish_overview;
 
 use crate::{engines::Engines, jobs::Holder};
@@ -33,6 +35,8 @@ pub const REBUILD: &str = "admin.rebuild";
 
 /// Takes everything away in a file, secrets too.
 pub const BACKUP: &str = "admin.backup";
+/// Breaks the cluster, where a lab runs it.
+pub const CHAOS: &str = "admin.chaos";
 
 /// What the admin routes know of the node.
 pub struct Admin {
@@ -49,10 +53,13 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    pub chaos: Option<Chaos>,
     pub cluster: Arc<Cluster>,
     /// The jobs of all systems.
     pub jobs: Vec<&'static str>,
     rebuilds: parking_lot::Mutex<BTreeMap<&'static str, rebuild::RebuildState>>,
+    /// One backup at a time.
+    backups: Arc<tokio::sync::Semaphore>,
 }
 
 /// What an [`Admin`] is made of.
@@ -68,6 +75,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
     pub holder: Holder,
+    /// Where chaos can be asked for, if anywhere.
+    pub chaos: Option<Chaos>,
     pub cluster: Arc<Cluster>,
     pub jobs: Vec<&'static str>,
 }
@@ -93,9 +102,11 @@ impl Admin {
             metrics: parts.metrics,
             tracer: parts.tracer,
             holder: parts.holder,
+            chaos: parts.chaos,
             cluster: parts.cluster,
             jobs: parts.jobs,
             rebuilds: parking_lot::Mutex::default(),
+            backups: Arc::new(tokio::sync::Semaphore::new(1)),
         })
     }
 
@@ -117,6 +128,8 @@ impl Admin {
             .permitted(INSPECT, routes!(traces::list_traces))
             .permitted(INSPECT, routes!(traces::get_trace))
             .live(Access::Permission(BACKUP), routes!(backup::get_backup))
+            .permitted(CHAOS, routes!(chaos::list_chaos))
+            .permitted(CHAOS, routes!(chaos::tell_chaos))
             .finish(Arc::clone(self))
     }
 }

@@ -37,6 +37,7 @@ pub async fn document(settings: Settings) -> Result<String, CommandError> {
             settings.node,
             &*node.context.clock,
         ),
+        chaos: None,
         cluster: Arc::clone(&node.joined.cluster),
         jobs: Vec::new(),
     });

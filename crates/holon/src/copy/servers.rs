@@ -16,8 +16,8 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 /// Rows of one page; each may be up to a MiB.
 const ROWS: usize = 250;
-/// What the home itself keeps is not of the deployment.
-const OWN_TABLES: &str = "deployment.";
+/// Tables and leases of the home itself are not of what it holds.
+const OWN: &str = "deployment.";
 /// Clocks of nodes may be apart by so much, so ids of the near future may have been given out.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 /// How often events are told again that the servers did not take.
@@ -138,7 +138,7 @@ impl Home for Servers {
 
     async fn tables(&self) -> Result<Vec<String>, CopyError> {
         let mut tables = self.still.postgres.tables();
-        tables.retain(|name| !name.starts_with(OWN_TABLES));
+        tables.retain(|name| !name.starts_with(OWN));
         Ok(tables)
     }
 
@@ -193,7 +193,9 @@ impl Home for Servers {
     }
 
     async fn fences(&self) -> Result<Vec<(String, u64)>, CopyError> {
-        Ok(self.still.postgres.fences().await?)
+        let mut fences = self.still.postgres.fences().await?;
+        fences.retain(|(name, _)| !name.starts_with(OWN));
+        Ok(fences)
     }
 
     async fn chunk(&self, place: ChunkPlace) -> Result<Bytes, CopyError> {

@@ -1,10 +1,7 @@
 //! A store that counts what this process commits, for the administrator's page.
 
 use async_trait::async_trait;
-use holon_ports::{
-    Batch, Committed, Consistency, Op, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError, Table,
-    store::TableCursor,
-};
+use holon_ports::{AroundStore, Batch, Committed, Op, Partition, Store, StoreError};
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -71,25 +68,9 @@ fn events(batch: &Batch) -> u64 {
 }
 
 #[async_trait]
-impl Store for Counted {
-    async fn create_tables(&self, tables: &[Table]) -> Result<(), StoreError> {
-        self.store.create_tables(tables).await
-    }
-
-    async fn get(&self, key: &RowKey, consistency: Consistency) -> Result<Option<Row>, StoreError> {
-        self.store.get(key, consistency).await
-    }
-
-    async fn get_many(
-        &self,
-        keys: &[RowKey],
-        consistency: Consistency,
-    ) -> Result<Vec<Option<Row>>, StoreError> {
-        self.store.get_many(keys, consistency).await
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<ScanPage, StoreError> {
-        self.store.scan(scan).await
+impl AroundStore for Counted {
+    fn inner(&self) -> &dyn Store {
+        &*self.store
     }
 
     async fn commit(&self, partition: &Partition, batch: Batch) -> Result<Committed, StoreError> {
@@ -106,14 +87,5 @@ impl Store for Counted {
             self.counts.count(events);
         }
         answers
-    }
-
-    async fn walk(
-        &self,
-        table: Table,
-        cursor: Option<TableCursor>,
-        limit: usize,
-    ) -> Result<(Vec<(Partition, Row)>, Option<TableCursor>), StoreError> {
-        self.store.walk(table, cursor, limit).await
     }
 }

@@ -156,11 +156,18 @@ impl Engines {
     pub async fn health(&self) -> Health {
         let failure = match &self.0 {
             Kind::Embedded(engine) => engine.failure(),
-            Kind::Servers(servers) => servers.failure().await,
+            Kind::Servers(servers) => return servers.health().await,
         };
         match failure {
             None => Health::ready(),
             Some(detail) => Health { ready: false, detail },
+        }
+    }
+
+    /// Shows how the cache does, where it is a server that may be away.
+    pub fn show_cache(&self, metrics: &Metrics) {
+        if let Kind::Servers(servers) = &self.0 {
+            servers.show_cache(metrics);
         }
     }
 

@@ -18,8 +18,9 @@ use holon_nats::{Nats, NatsOptions, Relay};
 use holon_objects::{ObjectBlobs, S3Options};
 use holon_ports::{Batch, Consistency, Lease, Outbox, Partition, Ports, RowKey, Store, StoreError, Table};
 use holon_postgres::{Postgres, PostgresOptions, ShardOptions};
-use holon_redis::{RedisCache, RedisOptions};
+use holon_redis::{RedisCache, RedisOptions, RedisStats};
 use holon_telemetry::{Metrics, metrics::ConsumerFigures};
+use holon_web::Health;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::{sync::Arc, time::Duration};
@@ -33,8 +34,8 @@ pub const EVENT_NODES: u16 = (holon_base::id::MAX_NODE >> 1) + 1;
 pub const FACTS: Table = Table("deployment.facts");
 const SECRET_ROW: &[u8] = b"secret";
 
-/// How long the database may take to say that it is there.
-const HEALTH: Duration = Duration::from_secs(2);
+/// How long a database may take to say that it is there; less than who asks for the node's health waits.
+const HEALTH: Duration = Duration::from_millis(1_500);
 /// Events that wait are counted up to here.
 const WAITING_COUNTED: usize = 1_000;
 
@@ -53,6 +54,7 @@ pub struct Servers {
     carried: Carried,
     outbox: Arc<dyn Outbox>,
     relay: Relay,
+    redis: RedisCache,
     counts: Arc<Counts>,
     place: String,
     number: Number,
@@ -114,6 +116,7 @@ impl Servers {
             carried: parts.carried,
             outbox: postgres.outbox(),
             relay: parts.relay,
+            redis: parts.redis,
             counts: parts.counts,
             place,
             number,
@@ -158,19 +161,79 @@ impl Servers {
             .collect())
     }
 
-    /// Why nothing can be written, if so. The text says nothing about where the database is.
-    pub async fn failure(&self) -> Option<String> {
+    /// Whether requests can be served, by the databases: what the other servers hold, requests do without. While some
+    /// shards answer the node stays, since it serves what lies there and any other node could do no more. The text
+    /// says nothing about where the databases are.
+    pub async fn health(&self) -> Health {
+        let not_ready = |detail| Health { ready: false, detail };
         if let Some(lost) = &*self.lost.borrow() {
-            return Some(lost.clone());
+            return not_ready(lost.clone());
         }
-        let key = RowKey::new(FACTS, facts(), SECRET_ROW);
-        match tokio::time::timeout(HEALTH, self.ports.store.get(&key, Consistency::Strong)).await {
+        let shards = match self.outbox.sources().await {
+            Ok(shards) => shards,
+            Err(_) => return not_ready("the database is closed".into()),
+        };
+        let looks = shards.iter().map(|shard| self.look(shard));
+        let away: Vec<&str> = futures::future::join_all(looks)
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
+        if away.is_empty() {
+            return Health::ready();
+        }
+        if away.len() == shards.len() {
+            return not_ready("the database does not answer".into());
+        }
+        Health {
+            ready: true,
+            detail: format!(
+                "of {} shards these do not answer: {}",
+                shards.len(),
+                away.join(", ")
+            ),
+        }
+    }
+
+    /// The name of a shard that does not answer.
+    async fn look<'a>(&self, shard: &'a str) -> Option<&'a str> {
+        match tokio::time::timeout(HEALTH, self.outbox.read(shard, 1)).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the database does not answer");
-                Some("the database does not answer".into())
+                tracing::warn!(shard, %error, "a database does not answer");
+                Some(shard)
             }
-            Err(_) => Some("the database does not answer in time".into()),
+            Err(_) => Some(shard),
+        }
+    }
+
+    pub fn show_cache(&self, metrics: &Metrics) {
+        type Figure = (&'static str, &'static str, fn(&RedisStats) -> f64);
+        let figures: [Figure; 4] = [
+            (
+                "cache_breakers_open",
+                "Circuit breakers before Redis that are not closed.",
+                |stats| stats.breakers_open as f64,
+            ),
+            (
+                "cache_refused",
+                "Calls since start that an open breaker failed at once.",
+                |stats| stats.refused as f64,
+            ),
+            (
+                "cache_timeouts",
+                "Calls of Redis since start that took too long.",
+                |stats| stats.timeouts as f64,
+            ),
+            (
+                "cache_failures",
+                "Calls of Redis since start that failed.",
+                |stats| stats.failures as f64,
+            ),
+        ];
+        for (name, help, figure) in figures {
+            let redis = self.redis.clone();
+            metrics.gauge(name, help, move || figure(&redis.stats()));
         }
     }
 
@@ -242,6 +305,7 @@ struct Parts {
     secret: Vec<u8>,
     carried: Carried,
     relay: Relay,
+    redis: RedisCache,
     counts: Arc<Counts>,
 }
 
@@ -299,6 +363,7 @@ impl Parts {
                 blobs: Arc::new(blobs),
                 leases: postgres.leases(),
             },
+            redis,
             ids,
             secret,
             carried,

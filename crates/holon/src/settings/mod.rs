@@ -147,6 +147,10 @@ settings! {
     /// Where traces go as OTLP over HTTP, such as http://127.0.0.1:4318; nothing is sent when not set.
     otlp_endpoint: Option<String> = "telemetry.otlp_endpoint", None;
 
+    /// Where the lab that runs this node can be told to break things, as `http://127.0.0.1:PORT/SECRET`. `holon-lab` sets
+    /// it; when it is not set, the chaos panel and its routes are off.
+    chaos_control: Option<Secret> = "chaos.control", None;
+
     /// Serve the console from this directory rather than from the binary: for work on the console.
     console_dir: Option<PathBuf> = "console.dir", None;
 

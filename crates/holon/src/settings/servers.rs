@@ -42,6 +42,10 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
             format!("expected servers, since {given_s3} is set: blobs on S3 have their rows there");
         return refuse("engines.postgres", expected);
     }
+    if given.is_none() && !settings.postgres_replicas.is_empty() {
+        let expected = "expected the shards whose standbys engines.postgres_replicas names".to_owned();
+        return refuse("engines.postgres", expected);
+    }
     let Some((given, ..)) = given else {
         return Ok(());
     };

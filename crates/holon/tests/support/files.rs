@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use crate::{
-    oracle::{World, every_home_is_right},
+    oracle::{self, every_home_is_right},
     support::{Api, Server, holon, succeeds},
 };
 use std::{
@@ -95,7 +95,7 @@ impl Files {
     /// The same where other texts were posted, too.
     pub async fn all_is_right_beside(&self, others: usize, api: &Api) {
         let handles = self.handles();
-        let world = Arc::new(World::read(api, &handles).await);
+        let world = Arc::new(oracle::read(api, &handles).await);
         assert_eq!(world.follow_count(), 2 * self.friendships);
         assert_eq!(world.post_count(), others + self.texts);
         let texts: std::collections::HashSet<&str> = world

@@ -1,118 +1,89 @@
 //! What every home timeline must be, computed from follows and posts alone.
 
 use crate::support::Api;
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use holon_chaos::oracle::World;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 /// Requests in flight.
 const AT_ONCE: usize = 24;
 
 /// Everybody's follows and posts, as the API lists them.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct World {
-    pub follows: HashMap<String, BTreeSet<String>>,
-    /// Ids and texts, by author.
-    pub posts: HashMap<String, Vec<(u64, String)>>,
+pub async fn read(api: &Api, handles: &[String]) -> World {
+    let world = Arc::new(Mutex::new(World::default()));
+    let filling = world.clone();
+    for_each(
+        handles,
+        move |api_handle| {
+            let world = filling.clone();
+            async move {
+                let (api, handle) = api_handle;
+                let followees = api.list(&format!("/v1/feed/users/{handle}/following")).await;
+                let posts = api
+                    .list(&format!("/v1/feed/users/{handle}/posts?replies=true"))
+                    .await;
+                let follows = followees
+                    .iter()
+                    .map(|author| author["handle"].as_str().unwrap().to_owned());
+                let posts = posts
+                    .iter()
+                    .map(|post| (id(post), post["text"].as_str().unwrap().to_owned()));
+                let mut world = world.lock().unwrap();
+                world.follows.insert(handle.clone(), follows.collect());
+                world.posts.insert(handle, posts.collect());
+            }
+        },
+        api,
+    )
+    .await;
+    Arc::try_unwrap(world).unwrap().into_inner().unwrap()
 }
 
-impl World {
-    pub async fn read(api: &Api, handles: &[String]) -> Self {
-        let world = Arc::new(Mutex::new(Self::default()));
-        let filling = world.clone();
-        for_each(
-            handles,
-            move |api_handle| {
-                let world = filling.clone();
-                async move {
-                    let (api, handle) = api_handle;
-                    let followees = api.list(&format!("/v1/feed/users/{handle}/following")).await;
-                    let posts = api
-                        .list(&format!("/v1/feed/users/{handle}/posts?replies=true"))
-                        .await;
-                    let follows = followees
-                        .iter()
-                        .map(|author| author["handle"].as_str().unwrap().to_owned());
-                    let posts = posts
-                        .iter()
-                        .map(|post| (id(post), post["text"].as_str().unwrap().to_owned()));
-                    let mut world = world.lock().unwrap();
-                    world.follows.insert(handle.clone(), follows.collect());
-                    world.posts.insert(handle, posts.collect());
-                }
-            },
-            api,
-        )
-        .await;
-        Arc::try_unwrap(world).unwrap().into_inner().unwrap()
-    }
-
-    /// The plain definition: the posts of those I follow and mine, newest first.
-    pub fn home(&self, handle: &str) -> Vec<u64> {
-        let authors = self.follows[handle].iter().map(String::as_str).chain([handle]);
-        let mut ids: Vec<u64> = authors
-            .flat_map(|author| self.posts[author].iter().map(|(id, _)| *id))
-            .collect();
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids
-    }
-
-    /// What is wrong with a home: what is missing, whose it is, what the server says of it, and whether it stays so.
-    async fn explain(
-        &self,
-        administrator: &Api,
-        own: &Api,
-        handle: &str,
-        home: &[u64],
-        expected: &[u64],
-    ) -> String {
-        let again: Vec<u64> = own
-            .list("/v1/feed/home?order=latest")
-            .await
+/// What is wrong with a home: what is missing, whose it is, what the server says of it, and whether it stays so.
+async fn explain(
+    world: &World,
+    administrator: &Api,
+    own: &Api,
+    handle: &str,
+    home: &[u64],
+    expected: &[u64],
+) -> String {
+    let again: Vec<u64> = own
+        .list("/v1/feed/home?order=latest")
+        .await
+        .iter()
+        .map(id)
+        .collect();
+    let mut said = format!(
+        "home of {handle} has {} posts and not {}; read again it has {}, right: {}",
+        home.len(),
+        expected.len(),
+        again.len(),
+        again == expected
+    );
+    for missing in expected.iter().filter(|id| !home.contains(id)) {
+        let author = world
+            .posts
             .iter()
-            .map(id)
-            .collect();
-        let mut said = format!(
-            "home of {handle} has {} posts and not {}; read again it has {}, right: {}",
-            home.len(),
-            expected.len(),
-            again.len(),
-            again == expected
+            .find(|(_, posts)| posts.iter().any(|(id, _)| id == missing));
+        let author = author.map_or("?", |(handle, _)| handle);
+        let followers = world.follows.values().filter(|to| to.contains(author)).count();
+        let fanout = administrator
+            .get(&format!("/v1/feed/inspect/posts/{missing}"))
+            .await;
+        said += &format!(
+            "\n  missing at {:?}: {missing} by {author}, who has {followers} followers: {} {}",
+            expected.iter().position(|id| id == missing),
+            fanout.status,
+            String::from_utf8_lossy(&fanout.body)
         );
-        for missing in expected.iter().filter(|id| !home.contains(id)) {
-            let author = self
-                .posts
-                .iter()
-                .find(|(_, posts)| posts.iter().any(|(id, _)| id == missing));
-            let author = author.map_or("?", |(handle, _)| handle);
-            let followers = self.follows.values().filter(|to| to.contains(author)).count();
-            let fanout = administrator
-                .get(&format!("/v1/feed/inspect/posts/{missing}"))
-                .await;
-            said += &format!(
-                "\n  missing at {:?}: {missing} by {author}, who has {followers} followers: {} {}",
-                expected.iter().position(|id| id == missing),
-                fanout.status,
-                String::from_utf8_lossy(&fanout.body)
-            );
-        }
-        for extra in home.iter().filter(|id| !expected.contains(id)) {
-            said += &format!("\n  too much: {extra}");
-        }
-        said
     }
-
-    pub fn follow_count(&self) -> usize {
-        self.follows.values().map(BTreeSet::len).sum()
+    for extra in home.iter().filter(|id| !expected.contains(id)) {
+        said += &format!("\n  too much: {extra}");
     }
-
-    pub fn post_count(&self) -> usize {
-        self.posts.values().map(Vec::len).sum()
-    }
+    said
 }
 
 /// Compares everybody's home timeline, page by page to its end, with the world's.
@@ -132,7 +103,7 @@ pub async fn every_home_is_right(administrator: &Api, world: &Arc<World>, handle
                     .collect();
                 let expected = world.home(&handle);
                 if home != expected {
-                    panic!("{}", world.explain(&api, &own, &handle, &home, &expected).await);
+                    panic!("{}", explain(&world, &api, &own, &handle, &home, &expected).await);
                 }
             }
         },

@@ -8,10 +8,13 @@
 //! over the bus, and in any case after [`CARD_FRESH_MS`], which also bounds how old names and foreign counts are. A load that
 //! began before a change never brings the old card back: each change moves its shard's epoch, and what was loaded under
 //! another epoch is not kept.
+//!
+//! However many ask for a card that nobody has, this node reads it once ([`crate::flights`]).
 
 use crate::{
     Feed,
     error::FeedError,
+    flights::{Flight, Flights},
     model::{Kind, Mention, POSTS, PostRecord, PostRef, by_id, user},
     text,
 };
@@ -220,6 +223,8 @@ impl quick_cache::Weighter<CardKey, Arc<Card>> for ByBytes {
 pub(crate) struct Cards {
     kept: quick_cache::sync::Cache<CardKey, Arc<Card>, ByBytes>,
     epochs: Vec<Mutex<u64>>,
+    /// By epoch too: who asks after a change does not join a load from before it.
+    flights: Flights<(CardKey, u64), Arc<Card>>,
 }
 
 impl Cards {
@@ -227,6 +232,7 @@ impl Cards {
         Self {
             kept: quick_cache::sync::Cache::with_weighter((bytes / 800) as usize, bytes, ByBytes),
             epochs: (0..SHARDS).map(|_| Mutex::new(0)).collect(),
+            flights: Flights::default(),
         }
     }
 
@@ -300,9 +306,52 @@ impl Feed {
             .card_misses
             .fetch_add(missing.len() as u64, Ordering::Relaxed);
         if !missing.is_empty() {
-            self.load_cards(tenant, posts, &missing, &mut cards).await?;
+            self.load_once(tenant, posts, &missing, &mut cards).await?;
         }
         Ok(cards)
+    }
+
+    /// Loads cards that no other request is loading, then waits for those that others load.
+    async fn load_once(
+        &self,
+        tenant: &Tenant,
+        posts: &[PostRef],
+        missing: &[usize],
+        cards: &mut [Option<Arc<Card>>],
+    ) -> Result<(), FeedError> {
+        let (mut leads, mut follows) = (Vec::new(), Vec::new());
+        for &at in missing {
+            let id = posts[at].id;
+            let key = (tenant.clone(), id);
+            match self.cards.flights.join((key.clone(), self.cards.epoch(id))) {
+                // Another may have landed between the look and this.
+                Flight::Leads(lead) => match self.cards.get(&key, self.clock.now().millis()) {
+                    Some(card) => cards[at] = Some(card),
+                    None => leads.push((at, lead)),
+                },
+                Flight::Follows(follow) => follows.push((at, follow)),
+            }
+        }
+        let own: Vec<usize> = leads.iter().map(|(at, _)| *at).collect();
+        if !own.is_empty() {
+            self.load_cards(tenant, posts, &own, cards).await?;
+        }
+        for (at, lead) in leads {
+            if let Some(card) = &cards[at] {
+                lead.land(Arc::clone(card));
+            }
+        }
+        let mut alone = Vec::new();
+        for (at, follow) in follows {
+            cards[at] = follow.landed().await;
+            if cards[at].is_none() {
+                alone.push(at);
+            }
+        }
+        if !alone.is_empty() {
+            self.load_cards(tenant, posts, &alone, cards).await?;
+        }
+        Ok(())
     }
 
     /// Keeps the card of a post that was just made, which its author and followers are about to be shown. `epoch` is from before

@@ -109,6 +109,15 @@ fn counter_error(error: CounterError) -> ApiError {
 
 impl From<FeedError> for HandlerError {
     fn from(error: FeedError) -> Self {
-        Self::new(error)
+        let kind = match &error {
+            FeedError::Store(error) => error.kind(),
+            FeedError::Log(error) => error.kind(),
+            FeedError::Cache(error) => error.kind(),
+            FeedError::Accounts(error) => error.kind,
+            FeedError::Counter(error) => error.kind(),
+            FeedError::Busy => ErrorKind::Unavailable,
+            _ => ErrorKind::Internal,
+        };
+        Self::of_kind(kind, error)
     }
 }

@@ -29,6 +29,7 @@ pub mod cards;
 mod check;
 mod error;
 pub mod fanout;
+mod flights;
 pub mod graph;
 mod heads;
 pub mod home;
@@ -57,6 +58,7 @@ pub use options::FeedOptions;
 use crate::{
     cards::{Cards, Count},
     fanout::Fanout,
+    flights::Flights,
     graph::Viewer,
     heads::Heads,
     home::Tiers,
@@ -119,6 +121,7 @@ pub struct Feed {
     viewers: Cache<PersonKey, Arc<Viewer>, ByWeight>,
     marks: Cache<PersonKey, Arc<Marks>, ByWeight>,
     authors_of_posts: Cache<PersonKey, Id>,
+    author_flights: Flights<PersonKey, Id>,
     /// Roughly how many entries a timeline has.
     timeline_sizes: Cache<PersonKey, u32>,
     orders: Cache<OrderKey, Arc<Order>>,
@@ -174,6 +177,7 @@ impl Feed {
             viewers: Cache::with_weighter((half / 1_024) as usize, half, ByWeight),
             marks: Cache::with_weighter((half / 1_024) as usize, half, ByWeight),
             authors_of_posts: Cache::new(50_000),
+            author_flights: Flights::default(),
             timeline_sizes: Cache::new(100_000),
             orders: Cache::new(500),
             tiers: Mutex::default(),

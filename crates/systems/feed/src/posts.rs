@@ -8,6 +8,7 @@ use crate::{
     Feed,
     cards::{Count, Flags, Shown},
     error::FeedError,
+    flights::Flight,
     graph::{TRIES, Viewer},
     model::{
         AuthorOf, COUNT_POSTS, HISTORY, Kind, Mention, OUTBOX, POST_AUTHORS, POST_KEYS, POSTS, PastText,
@@ -193,6 +194,9 @@ impl Feed {
             .post_row(&caller.tenant, made)
             .await?
             .ok_or(FeedError::NotFound("post"))?;
+        // The request that made it may still be writing the row that says whose it is, which is in another partition.
+        self.authors_of_posts
+            .insert((caller.tenant.clone(), made.id), made.author);
         Ok(Some((made, row.version)))
     }
 
@@ -233,12 +237,26 @@ impl Feed {
         if let Some(author) = self.authors_of_posts.get(&key) {
             return Ok(Some(author));
         }
+        let lead = match self.author_flights.join(key.clone()) {
+            // Another may have landed between the look and this.
+            Flight::Leads(lead) => match self.authors_of_posts.get(&key) {
+                Some(author) => return Ok(Some(author)),
+                None => Some(lead),
+            },
+            Flight::Follows(follow) => match follow.landed().await {
+                Some(author) => return Ok(Some(author)),
+                None => None,
+            },
+        };
         let row_key = RowKey::new(POST_AUTHORS, post(tenant, id), Vec::new());
         let Some(row) = self.ports.store.get(&row_key, Consistency::Strong).await? else {
             return Ok(None);
         };
         let author = row.json::<AuthorOf>()?.author;
         self.authors_of_posts.insert(key, author);
+        if let Some(lead) = lead {
+            lead.land(author);
+        }
         Ok(Some(author))
     }
 

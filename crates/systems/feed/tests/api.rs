@@ -7,10 +7,16 @@ use common::{World, call, pages, respond};
 use holon_base::{Id, Tenant};
 use holon_contracts::person::Person;
 use holon_feed::FeedOptions;
+use holon_ports::{AroundStore, Consistency, Row, RowKey, Store, StoreError};
 use holon_web::System;
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 async fn world() -> World {
     World::new(12, FeedOptions::default()).await
@@ -719,4 +725,63 @@ async fn the_document_describes_every_answer_that_was_given() {
         }
     }
     assert_eq!(operations.len(), 35);
+}
+
+/// A store that counts how often each row was read, so slow that all have asked before the first is answered.
+struct Reads {
+    store: Arc<dyn Store>,
+    of: Mutex<HashMap<RowKey, usize>>,
+}
+
+#[async_trait::async_trait]
+impl AroundStore for Reads {
+    fn inner(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    async fn get(&self, key: &RowKey, consistency: Consistency) -> Result<Option<Row>, StoreError> {
+        let rows = AroundStore::get_many(self, std::slice::from_ref(key), consistency).await?;
+        Ok(rows.into_iter().next().flatten())
+    }
+
+    async fn get_many(
+        &self,
+        keys: &[RowKey],
+        consistency: Consistency,
+    ) -> Result<Vec<Option<Row>>, StoreError> {
+        for key in keys {
+            *self.of.lock().entry(key.clone()).or_default() += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.store.get_many(keys, consistency).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stampede_on_a_cold_post_reads_each_row_once_a_node() {
+    let world = world().await;
+    let post = world.post("u1", "everybody wants to see this").await;
+    world.caught_up().await;
+    // Nodes that have seen nothing yet.
+    for nodes in [1, 2] {
+        let reads = Arc::new(Reads {
+            store: world.home.context().ports.store,
+            of: Mutex::default(),
+        });
+        let routers: Vec<_> = (0..nodes).map(|_| world.node_on(reads.clone())).collect();
+        let path = format!("/v1/feed/posts/{post}");
+        let readers = (0..300).map(|n| call(&routers[n % nodes], "nobody", "GET", &path, None, &[]));
+        for (status, shown) in futures::future::join_all(readers).await {
+            assert_eq!((status.as_u16(), &shown["id"]), (200, &json!(post)));
+        }
+        let of = reads.of.lock();
+        assert!(of.len() >= 2, "its author and itself at least: {of:?}");
+        let often: Vec<_> = of.iter().filter(|(_, times)| **times > nodes).collect();
+        assert!(often.is_empty(), "on {nodes} nodes: {often:?}");
+    }
+}
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
 }

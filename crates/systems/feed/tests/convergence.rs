@@ -276,3 +276,8 @@ async fn homes_are_right_while_they_are_built_anew_and_after() {
 fn handles_and_ids_go_both_ways() {
     assert_eq!(id_of(&handle_of(Id::from_u64(7))), Some(Id::from_u64(7)));
 }
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
+}

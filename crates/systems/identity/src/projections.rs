@@ -101,7 +101,7 @@ impl Handler for AuditLog {
             }
         }
         for done in store.commit_many(copies).await {
-            done.map_err(HandlerError::new)?;
+            done?;
         }
         let mut whole: Vec<(Partition, Batch)> = Vec::new();
         for (at, (event, entry)) in entries.into_iter().enumerate() {

@@ -7,15 +7,13 @@
 
 use holon_base::Timestamp;
 use holon_ports::CacheError;
-use holon_ports::cache::BucketState;
+use holon_ports::cache::{BucketState, check_bucket};
 use std::time::Duration;
 
 /// Units in one token.
 const TOKEN: u128 = 1_000_000_000_000;
 /// Units that one millisecond brings at one token a second.
 const UNITS_PER_MS: f64 = 1e9;
-/// The slowest and fastest refill, in tokens a second.
-const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
 
 /// Tokens of a bucket at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +32,7 @@ impl Bucket {
         capacity: u64,
         per_second: f64,
     ) -> Result<(Self, BucketState), CacheError> {
-        if !RATES.contains(&per_second) {
-            return Err(CacheError::Invalid(format!(
-                "a bucket gains 0.000001 to 1000000000 tokens a second, not {per_second}"
-            )));
-        }
-        if capacity == 0 || tokens > capacity {
-            return Err(CacheError::Invalid(format!(
-                "{tokens} tokens from a bucket that holds at most {capacity}"
-            )));
-        }
+        check_bucket(tokens, capacity, per_second)?;
         let full = u128::from(capacity) * TOKEN;
         let rate = (per_second * UNITS_PER_MS).round() as u128;
         let mut units = match before {

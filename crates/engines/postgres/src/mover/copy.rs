@@ -194,12 +194,12 @@ impl Copy<'_> {
                         self.note(home, lease).await?;
                         noted = Instant::now();
                     }
+                    pace.spent(size).await;
                     if (page.len() as i64) < limit {
                         break;
                     }
                     let fits = PAGE_BYTES / (size / page.len() as u64).max(1);
                     limit = (fits as i64).clamp(1, PAGE_ROWS);
-                    pace.spent(size).await;
                 }
             }
         }
@@ -435,12 +435,12 @@ impl Copy<'_> {
                         self.change_left(&sql, &keys).await?;
                     }
                     after = last;
+                    pace.spent(bytes).await;
                     if (page.len() as i64) < limit {
                         break;
                     }
                     let fits = PAGE_BYTES / (bytes / page.len() as u64).max(1);
                     limit = (fits as i64).clamp(1, PAGE_ROWS);
-                    pace.spent(bytes).await;
                 }
             }
         }

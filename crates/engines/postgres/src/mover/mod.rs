@@ -27,6 +27,13 @@
 //! found frozen is thawed first and frozen again later, so that commits wait for a dead mover no longer than its
 //! lease; from *opening* on it goes forward only. An error ends a session like a death does: what was sent and not
 //! answered is thereby fenced off.
+//!
+//! # If a server dies
+//!
+//! What a primary had that its promoted standby has not may be rows that were copied, or the log of changes. A
+//! promotion is noticed by its timeline, and the copy is begun again. Before slots are frozen, and before anything is
+//! deleted at the source, the target's standbys get some seconds to catch up. What was written after that is as safe
+//! as any commit: lost with a primary whose standbys are asynchronous.
 
 mod copy;
 mod plan;

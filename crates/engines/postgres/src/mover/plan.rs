@@ -46,7 +46,7 @@ struct Map {
 impl Map {
     async fn read(transaction: &Transaction<'_>) -> Result<Self, Error> {
         let shards = "SELECT name, state FROM holon.directory_shards";
-        let slots = "SELECT s.slot, coalesce(m.target, s.shard), m.slot IS NULL OR m.stage = 'waiting', \
+        let slots = "SELECT s.slot, coalesce(m.target, s.shard), m.slot IS NULL OR m.stage = 'waiting' AND m.source IS NOT NULL, \
                 r.slot IS NOT NULL \
             FROM holon.directory_slots s LEFT JOIN holon.moves m ON m.slot = s.slot \
             LEFT JOIN holon.directory_rules r ON r.slot = s.slot";

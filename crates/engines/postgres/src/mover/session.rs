@@ -229,6 +229,16 @@ impl<'a> Session<'a> {
             }
         }
         steps::await_arrival(&ends.target, batch, self.fence()).await?;
+        let mut timelines = steps::timeline(&ends.target).await?;
+        for (name, source) in &ends.sources {
+            timelines.push_str(&format!(" {name} {}", steps::timeline(source).await?));
+        }
+        if !steps::begun_with(&mut self.home, self.lease, batch, &timelines).await? {
+            // Rows, or the log of their changes, may have been lost with a server: from the start, then.
+            let relations = relations(&ends.target).await?;
+            steps::forget_copies(&mut ends.target, batch, self.fence(), &relations).await?;
+            (batch.cursor, batch.rows, batch.bytes) = (Cursor::default(), 0, 0);
+        }
         for (_, source) in &mut ends.sources {
             steps::log_changes(source, batch, self.fence()).await?;
         }
@@ -255,7 +265,7 @@ impl<'a> Session<'a> {
             }
             tracing::debug!(round, changes, "rows changed while they were copied");
         }
-        Ok(())
+        steps::replicated(&ends.target).await
     }
 
     fn copying<'b>(
@@ -322,6 +332,7 @@ impl<'a> Session<'a> {
             steps::close_source(source, batch, self.fence(), version).await?;
         }
         steps::open_target(&mut ends.target, batch, self.fence(), version).await?;
+        steps::replicated(&ends.target).await?;
         self.stage(batch, "clearing").await?;
         batch.stage = Stage::Clearing;
         Ok(())

@@ -7,7 +7,11 @@ use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
-use tokio_postgres::{Client, Transaction, error::SqlState};
+use tokio_postgres::{
+    Client, Transaction,
+    error::SqlState,
+    types::{PgLsn, ToSql},
+};
 
 /// How long a step may wait for a lock: while it waits for running commits, all later ones wait behind it.
 const LOCK_PATIENCE: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '10s'; SET search_path = pg_catalog; \
@@ -18,6 +22,8 @@ const NO_PATIENCE: &str = "SET lock_timeout = 0; SET statement_timeout = 0;";
 /// Only one node at a time makes indexes in a database.
 const INDEX_LOCK: i32 = 5;
 const INDEX_PAUSE: Duration = Duration::from_millis(200);
+const STANDBY_PATIENCE: Duration = Duration::from_secs(5);
+const STANDBY_PAUSE: Duration = Duration::from_millis(20);
 const LOCK_ATTEMPTS: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -141,7 +147,7 @@ pub(super) async fn hand_over(place: &mut Place, lease: &Lease, batch: &Batch) -
     Ok(version)
 }
 
-type Statement<'a> = (&'a str, &'a [&'a (dyn tokio_postgres::types::ToSql + Sync)]);
+type Statement<'a> = (&'a str, &'a [&'a (dyn ToSql + Sync)]);
 
 /// Runs a statement in one transaction with a fence, after waiting for the commits that run and before those that come;
 /// answers how many rows it changed. Where that takes long, commits are let through before another attempt.
@@ -195,6 +201,94 @@ pub(super) async fn take_over(place: &Place, batch: &Batch, mover: i64) -> Resul
         let sql = format!("UPDATE holon.{table} SET mover = $2 WHERE slot = ANY ($1) AND mover < $2");
         place.fail(place.client.execute(&sql, &[&batch.slots, &mover]).await)?;
     }
+    Ok(())
+}
+
+/// Which history of a database this is: promoting a standby begins a new one, which may lack the end of the old.
+pub(super) async fn timeline(place: &Place) -> Result<String, MoveError> {
+    let sql = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+    Ok(place.fail(place.client.query_one(sql, &[]).await)?.get(0))
+}
+
+/// Takes note of the histories by which a batch is copied; answers whether they are those that it was begun with.
+pub(super) async fn begun_with(
+    place: &mut Place,
+    lease: &Lease,
+    batch: &Batch,
+    timelines: &str,
+) -> Result<bool, MoveError> {
+    let database = place.database.clone();
+    let fail = |error: tokio_postgres::Error| failed(&database, &error);
+    let transaction = in_directory(place, lease).await?;
+    let others = "SELECT EXISTS (SELECT FROM holon.moves WHERE slot = ANY ($1) AND timelines <> $2)";
+    let row = transaction.query_one(others, &[&batch.slots, &timelines]).await;
+    let is_other: bool = row.map_err(fail)?.get(0);
+    let place = if is_other { ", place = NULL" } else { "" };
+    let note = format!("UPDATE holon.moves SET timelines = $2{place} WHERE slot = ANY ($1)");
+    transaction
+        .execute(&note, &[&batch.slots, &timelines])
+        .await
+        .map_err(fail)?;
+    transaction.commit().await.map_err(fail)?;
+    Ok(!is_other)
+}
+
+/// Deletes what has been copied to the target.
+pub(super) async fn forget_copies(
+    place: &mut Place,
+    batch: &Batch,
+    mover: i64,
+    relations: &[String],
+) -> Result<(), MoveError> {
+    index(place, relations).await?;
+    let Place { database, client } = place;
+    let fail = |error: tokio_postgres::Error| failed(database, &error);
+    for relation in relations {
+        let delete = format!(
+            "DELETE FROM holon.\"{relation}\" WHERE ctid = ANY (ARRAY( \
+                SELECT ctid FROM holon.\"{relation}\" WHERE slot = ANY ($1) LIMIT 500))"
+        );
+        loop {
+            let transaction = client.transaction().await.map_err(fail)?;
+            let must = "SELECT holon.must_move($1, 'arriving', $2)";
+            transaction
+                .execute(must, &[&batch.slots, &mover])
+                .await
+                .map_err(fail)?;
+            let deleted = transaction
+                .execute(&delete, &[&batch.slots])
+                .await
+                .map_err(fail)?;
+            transaction.commit().await.map_err(fail)?;
+            if deleted == 0 {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits a while for the standbys of a shard to have what it has: rows that were safe for long must not be lost
+/// because they came to a server that fails just now.
+pub(super) async fn replicated(place: &Place) -> Result<(), MoveError> {
+    let here = "SELECT pg_current_wal_flush_lsn()";
+    let position: PgLsn = place.fail(place.client.query_one(here, &[]).await)?.get(0);
+    let sql =
+        "SELECT coalesce(bool_and(flush_lsn >= $1), true) FROM pg_stat_replication WHERE state = 'streaming'";
+    let began = Instant::now();
+    while began.elapsed() < STANDBY_PATIENCE {
+        if place
+            .fail(place.client.query_one(sql, &[&position]).await)?
+            .get(0)
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(STANDBY_PAUSE).await;
+    }
+    tracing::warn!(
+        database = place.database,
+        "a standby is behind; slots move there all the same"
+    );
     Ok(())
 }
 
@@ -270,8 +364,7 @@ pub(super) async fn hold_events(
         SELECT u, o.last_value, $2, $3, $4 FROM unnest($1::int[]) u, holon.outbox_number_seq o \
         ON CONFLICT (slot, after, source) DO UPDATE SET \
             upto = greatest(h.upto, excluded.upto), whole = h.whole OR excluded.whole";
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&batch.slots, &name, &reached.event, &is_whole];
+    let params: [&(dyn ToSql + Sync); 4] = [&batch.slots, &name, &reached.event, &is_whole];
     target.fail(target.client.execute(hold, &params).await)?;
     Ok(())
 }

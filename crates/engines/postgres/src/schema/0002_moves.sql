@@ -30,6 +30,7 @@ CREATE TABLE holon.moves (
     target text NOT NULL,
     stage text NOT NULL DEFAULT 'waiting' CHECK (stage IN ('waiting', 'copying', 'frozen', 'opening', 'clearing')),
     place text,  -- how far the copy is, in the words of the mover
+    timelines text, -- of the servers that it was begun with: a promoted standby may lack some of the copy
     rows bigint NOT NULL DEFAULT 0,
     bytes bigint NOT NULL DEFAULT 0,
     asked timestamptz NOT NULL DEFAULT now(),

@@ -98,8 +98,11 @@ impl Writers {
         self.report("quiet");
     }
 
-    fn report(&self, when: &str) {
+    pub fn report(&self, when: &str) {
         let mut latencies = std::mem::take(&mut *self.latencies.lock());
+        if latencies.is_empty() {
+            return;
+        }
         latencies.sort();
         let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize].as_millis();
         eprintln!(
@@ -195,7 +198,9 @@ async fn write(node: &Postgres, name: &str, n: u64, model: &mut Model) {
             sort: sort.clone().into(),
             value: value.clone(),
             condition,
-            expires: (n % 11 == 0).then(|| SystemClock.now().plus(Duration::from_secs(3_600))),
+            expires: n
+                .is_multiple_of(11)
+                .then(|| SystemClock.now().plus(Duration::from_secs(3_600))),
         },
     };
     let subject = format!("{name}:{n}");

@@ -1,4 +1,4 @@
-//! A feed on the embedded engine with people in it, spoken to over its routes.
+//! A feed with people in it, spoken to over its routes.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use axum::{
@@ -12,6 +12,7 @@ use axum::{
 use holon_base::{Clock, Id, ManualClock, Tenant, Timestamp};
 use holon_contracts::identity::{AccountSummary, Accounts, AccountsError};
 use holon_feed::{Feed, FeedOptions};
+use holon_ports::Store;
 use holon_realtime::{Hub, HubOptions};
 use holon_testkit::TestHome;
 use holon_web::{Caller, CallerKind, System, caller::Authentication};
@@ -89,6 +90,16 @@ impl World {
             people,
             options,
         }
+    }
+
+    /// The routes of another node, on a store of the caller's making.
+    pub fn node_on(&self, store: Arc<dyn Store>) -> Router {
+        let mut context = self.home.context();
+        context.ports.store = store;
+        let hub = Hub::start(context.ports.bus.clone(), HubOptions::default());
+        let feed = Feed::new(context, Arc::new(People(self.people)), hub, self.options.clone());
+        let (router, _) = feed.routes();
+        router.layer(middleware::from_fn(sign_in))
     }
 
     /// The process ends and starts again.

@@ -4,10 +4,7 @@ use crate::world::{Node, PASSWORD, World};
 use async_trait::async_trait;
 use holon_base::Tenant;
 use holon_contracts::identity::{ACCOUNT_CREATED, ACCOUNTS_TOPIC, Accounts as _};
-use holon_ports::{
-    Batch, Committed, Consistency, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError, Table,
-    store::TableCursor,
-};
+use holon_ports::{AroundStore, Batch, Committed, Partition, Store, StoreError};
 use holon_web::System as _;
 use serde_json::json;
 use std::{
@@ -242,25 +239,9 @@ enum Fate {
 }
 
 #[async_trait]
-impl Store for Fateful {
-    async fn create_tables(&self, tables: &[Table]) -> Result<(), StoreError> {
-        self.store.create_tables(tables).await
-    }
-
-    async fn get(&self, key: &RowKey, consistency: Consistency) -> Result<Option<Row>, StoreError> {
-        self.store.get(key, consistency).await
-    }
-
-    async fn get_many(
-        &self,
-        keys: &[RowKey],
-        consistency: Consistency,
-    ) -> Result<Vec<Option<Row>>, StoreError> {
-        self.store.get_many(keys, consistency).await
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<ScanPage, StoreError> {
-        self.store.scan(scan).await
+impl AroundStore for Fateful {
+    fn inner(&self) -> &dyn Store {
+        &*self.store
     }
 
     async fn commit(&self, partition: &Partition, batch: Batch) -> Result<Committed, StoreError> {
@@ -278,19 +259,6 @@ impl Store for Fateful {
             }
         }
         self.store.commit(partition, batch).await
-    }
-
-    async fn commit_many(&self, commits: Vec<(Partition, Batch)>) -> Vec<Result<Committed, StoreError>> {
-        self.store.commit_many(commits).await
-    }
-
-    async fn walk(
-        &self,
-        table: Table,
-        cursor: Option<TableCursor>,
-        limit: usize,
-    ) -> Result<(Vec<(Partition, Row)>, Option<TableCursor>), StoreError> {
-        self.store.walk(table, cursor, limit).await
     }
 }
 
@@ -324,6 +292,7 @@ async fn a_crash_at_any_step_leaves_no_handle_behind_and_none_with_two_accounts(
 }
 
 async fn accounts_told(world: &World, handle: &str) -> usize {
+    world.home.all_told().await;
     let log = world.home.context().ports.log;
     let mut told = 0;
     for partition in 0..8 {

@@ -1,4 +1,4 @@
-//! Identity through its HTTP interface, on the embedded engine.
+//! Identity through its HTTP interface.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 
@@ -9,3 +9,8 @@ mod privacy;
 mod routes;
 mod sign_in;
 mod world;
+
+#[test]
+fn all_of_this_on_servers() {
+    holon_testkit::again_on_servers(&[]);
+}

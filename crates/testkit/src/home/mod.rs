@@ -1,24 +1,36 @@
-//! A deployment in a temporary directory.
+//! A deployment of a test's own: every port, on the embedded engine or on servers.
+
+mod again;
+mod servers;
+
+pub use again::again_on_servers;
 
 use crate::wait::{PATIENCE, eventually};
-use holon_base::{Clock, CursorSigner, SystemClock};
+use holon_base::{Clock, CursorSigner, IdGenerator, SystemClock};
 use holon_embedded::{Engine, EngineOptions};
-use holon_ports::log::Progress;
-use holon_ports::{Consumer, Table, TopicSpec};
+use holon_ports::{Consumer, Ports, Table, TopicSpec, log::Progress};
 use holon_web::{Context, System};
+use servers::{OnServers, Place};
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet};
 
-/// Every port, on the embedded engine, in a directory that goes away with this. It can be restarted, and then finds
-/// what was durable.
+/// Every port, empty at the start and of nobody else: on the embedded engine in a directory that goes away with this,
+/// or, in a process that [`again_on_servers`] started, on PostgreSQL with two shards, NATS, Redis and S3. It can be
+/// restarted, and then finds what was durable.
 pub struct TestHome {
-    // Fields drop in this order: the consumers stop, the engine closes, the directory goes.
+    // Fields drop in this order: the consumers stop, the engines close, the directory goes.
     running: Vec<Running>,
     context: Context,
-    engine: Engine,
+    engines: Engines,
     clock: Arc<dyn Clock>,
     directory: TempDir,
+}
+
+/// What a home is on, opened.
+enum Engines {
+    Embedded(Box<Engine>),
+    Servers(Box<OnServers>),
 }
 
 impl TestHome {
@@ -27,15 +39,31 @@ impl TestHome {
         Self::with_clock(SystemClock).await
     }
 
-    /// A new, empty home that lives by a clock; keep a clone of a [`holon_base::ManualClock`] to drive it.
+    /// A new, empty home that lives by a clock; keep a clone of a [`holon_base::ManualClock`] to drive it. On servers
+    /// it decides what times rows and events have and when rows expire, while leases and the cache live by the clocks of
+    /// their servers.
     pub async fn with_clock(clock: impl Clock) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
         let clock: Arc<dyn Clock> = Arc::new(clock);
-        let (engine, context) = open(directory.path(), &clock).await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let engines = match Place::new().await {
+            Some(place) => Engines::on_servers(place, &clock).await,
+            None => Engines::embedded(directory.path(), &clock).await,
+        };
+        Self::on(engines, clock, directory)
+    }
+
+    fn on(engines: Engines, clock: Arc<dyn Clock>, directory: TempDir) -> Self {
+        let (ports, ids, secret) = engines.parts();
+        let context = Context {
+            ports,
+            ids,
+            clock: Arc::clone(&clock),
+            cursors: CursorSigner::new(secret),
+        };
         Self {
             running: Vec::new(),
             context,
-            engine,
+            engines,
             clock,
             directory,
         }
@@ -46,15 +74,11 @@ impl TestHome {
         self.context.clone()
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
     }
 
-    /// Where everything is kept.
+    /// The node's data directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -83,6 +107,21 @@ impl TestHome {
         }
     }
 
+    /// Waits until everything that was committed is on the log, where tests may read it.
+    pub async fn all_told(&self) {
+        eventually("every event to be told", PATIENCE, || async {
+            (!self.holds_events_back().await).then_some(())
+        })
+        .await;
+    }
+
+    async fn holds_events_back(&self) -> bool {
+        match &self.engines {
+            Engines::Embedded(_) => false,
+            Engines::Servers(servers) => servers.holds_events_back().await,
+        }
+    }
+
     /// Waits until the groups of these consumers have handled every event, also those that their work told.
     pub async fn caught_up(&self, consumers: &[Consumer]) {
         self.caught_up_within(consumers, PATIENCE).await;
@@ -104,8 +143,11 @@ impl TestHome {
         .await;
     }
 
-    /// How many events were ever told to each group; `None` if one of them waits to be handled.
+    /// How many events were ever told to each group; `None` if one of them waits to be handled, or to be told.
     async fn told_if_caught_up(&self, groups: &BTreeSet<(&str, &str)>) -> Option<Vec<u64>> {
+        if self.holds_events_back().await {
+            return None;
+        }
         let mut told = Vec::new();
         for (group, topic) in groups {
             let progress = self.context.ports.log.progress(group, topic).await;
@@ -119,37 +161,48 @@ impl TestHome {
         Some(told)
     }
 
-    /// Closes the engine in good order and opens it again on the same directory. Consumers are stopped; systems
-    /// must be made anew from [`Self::context`].
+    /// Closes the engines in good order and opens them again on what they left. Consumers are stopped; systems must be
+    /// made anew from [`Self::context`].
     #[must_use]
     pub async fn restart(mut self) -> Self {
         self.stop().await;
-        self.engine.close().await;
-        let (directory, clock) = (self.directory, self.clock);
-        drop((self.context, self.engine));
-        let (engine, context) = open(directory.path(), &clock).await;
-        Self {
-            running: Vec::new(),
-            context,
-            engine,
-            clock,
-            directory,
-        }
+        let (engines, clock, directory) = (self.engines, self.clock, self.directory);
+        drop(self.context);
+        let engines = match engines {
+            Engines::Embedded(engine) => {
+                engine.close().await;
+                drop(engine);
+                Engines::embedded(directory.path(), &clock).await
+            }
+            Engines::Servers(servers) => Engines::on_servers(servers.close().await, &clock).await,
+        };
+        Self::on(engines, clock, directory)
     }
 }
 
-async fn open(directory: &Path, clock: &Arc<dyn Clock>) -> (Engine, Context) {
-    let options = EngineOptions::new(directory).clock(Arc::clone(clock));
-    let engine = Engine::open(options)
-        .await
-        .expect("an engine in a directory of its own");
-    let context = Context {
-        ports: engine.ports(),
-        ids: engine.ids(),
-        clock: Arc::clone(clock),
-        cursors: CursorSigner::new(engine.secret("cursor").expect("a secret of the home")),
-    };
-    (engine, context)
+impl Engines {
+    async fn embedded(directory: &Path, clock: &Arc<dyn Clock>) -> Self {
+        let options = EngineOptions::new(directory).clock(Arc::clone(clock));
+        let engine = Engine::open(options)
+            .await
+            .expect("an engine in a directory of its own");
+        Self::Embedded(Box::new(engine))
+    }
+
+    async fn on_servers(place: Place, clock: &Arc<dyn Clock>) -> Self {
+        Self::Servers(Box::new(OnServers::open(place, clock).await))
+    }
+
+    /// The ports, what makes ids, and the secret of cursors.
+    fn parts(&self) -> (Ports, IdGenerator, [u8; 32]) {
+        match self {
+            Self::Embedded(engine) => {
+                let secret = engine.secret("cursor").expect("a secret of the home");
+                (engine.ports(), engine.ids(), secret)
+            }
+            Self::Servers(servers) => (servers.ports(), servers.ids(), servers::SECRET),
+        }
+    }
 }
 
 /// Consumers that run until this is stopped or dropped.
