@@ -28,7 +28,7 @@ pub async fn run(setting: &Setting) -> Result<Outcome> {
         tracing::info!(round, "footprint");
         let holon = Holon::start(&imported.data()).await?;
         ready.push(Sample::new(holon.ready.as_secs_f64()));
-        holon.caught_up().await?;
+        holon.site.caught_up().await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         restarted.push(Sample::new(megabytes(holon.resident()?)));
         holon.stop().await?;
@@ -59,12 +59,12 @@ pub async fn run(setting: &Setting) -> Result<Outcome> {
     })
 }
 
-fn megabytes(bytes: u64) -> f64 {
+pub fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
 /// Bytes of all files below a directory.
-fn size(directory: &Path) -> Result<u64> {
+pub fn size(directory: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

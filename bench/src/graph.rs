@@ -3,10 +3,12 @@
 
 use anyhow::{Context as _, Result};
 use flate2::read::GzDecoder;
+use rand::{SeedableRng as _, rngs::SmallRng, seq::SliceRandom as _};
 use serde::Deserialize;
 use std::{
+    collections::BTreeSet,
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead, BufReader, BufWriter, Read as _, Write as _},
     path::Path,
 };
 
@@ -54,6 +56,56 @@ impl Graph {
         self.followers.len()
     }
 
+    /// A graph `factor` times as large with the same distribution of degrees: the configuration model (Newman, Strogatz &
+    /// Watts, "Random graphs with arbitrary degree distributions", 2001). Everybody is there `factor` times with their ends of
+    /// friendships, and ends are joined at random; what joins somebody with themselves, or two people twice, is left
+    /// out (some 1 % of the demo's). With factor 1 it is the graph itself.
+    pub fn grown(&self, factor: usize, seed: u64) -> Self {
+        let texts = (0..self.texts.len() * factor)
+            .map(|number| self.texts[number % self.texts.len()].clone())
+            .collect();
+        if factor == 1 {
+            let followers = self.followers.clone();
+            return Self { followers, texts };
+        }
+        let accounts = self.accounts() * factor;
+        let mut ends = Vec::new();
+        for account in 0..accounts {
+            let degree = self.followers[account % self.accounts()].len();
+            ends.extend(std::iter::repeat_n(account, degree));
+        }
+        ends.shuffle(&mut SmallRng::seed_from_u64(seed));
+        let mut friends = vec![BTreeSet::new(); accounts];
+        for pair in ends.chunks_exact(2) {
+            if pair[0] != pair[1] {
+                friends[pair[0]].insert(pair[1]);
+                friends[pair[1]].insert(pair[0]);
+            }
+        }
+        let followers = friends
+            .into_iter()
+            .map(|of_one| of_one.into_iter().collect())
+            .collect();
+        Self { followers, texts }
+    }
+
+    /// Writes the two files that `holon import social` reads.
+    pub fn write(&self, edges: &Path, posts: &Path) -> Result<()> {
+        let mut file = BufWriter::new(File::create(edges)?);
+        for (account, friends) in self.followers.iter().enumerate() {
+            for friend in friends.iter().filter(|friend| account < **friend) {
+                writeln!(file, "{account} {friend}")?;
+            }
+        }
+        file.flush()?;
+        let mut file = BufWriter::new(File::create(posts)?);
+        for text in &self.texts {
+            serde_json::to_writer(&mut file, &serde_json::json!({"topic": "", "text": text}))?;
+            writeln!(file)?;
+        }
+        Ok(file.flush()?)
+    }
+
     /// Who posts a text.
     pub fn author(&self, text: usize) -> usize {
         (text as u64 * 2_654_435_761 % self.accounts() as u64) as usize
@@ -76,9 +128,16 @@ impl Graph {
     }
 }
 
-fn lines(path: &Path) -> Result<impl Iterator<Item = std::io::Result<String>>> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(BufReader::new(GzDecoder::new(file)).lines())
+/// The lines of a file, plain or compressed with gzip.
+fn lines(path: &Path) -> Result<std::io::Lines<Box<dyn BufRead>>> {
+    let open = || File::open(path).with_context(|| format!("cannot read {}", path.display()));
+    let mut start = Vec::new();
+    open()?.take(2).read_to_end(&mut start)?;
+    let reader: Box<dyn BufRead> = match start[..] {
+        [0x1f, 0x8b] => Box::new(BufReader::new(GzDecoder::new(open()?))),
+        _ => Box::new(BufReader::new(open()?)),
+    };
+    Ok(reader.lines())
 }
 
 #[cfg(test)]
@@ -99,5 +158,24 @@ mod tests {
             "everybody posts once before anybody posts twice"
         );
         assert!(graph.with_home_of(50).len() > 1_000);
+    }
+
+    #[test]
+    fn a_grown_graph_has_the_same_degrees() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let graph = Graph::read(&root.join(EDGES), &root.join(POSTS)).unwrap();
+        let grown = graph.grown(3, 1);
+        assert_eq!(grown.accounts(), 3 * graph.accounts());
+        assert_eq!(grown.texts.len(), 3 * graph.texts.len());
+        let sum = |graph: &Graph| graph.followers.iter().map(Vec::len).sum::<usize>();
+        let share = sum(&grown) as f64 / sum(&graph) as f64;
+        assert!((2.9..=3.0).contains(&share), "{share}");
+
+        let directory = tempfile::tempdir().unwrap();
+        let (edges, posts) = (directory.path().join("edges"), directory.path().join("posts"));
+        grown.write(&edges, &posts).unwrap();
+        let read = Graph::read(&edges, &posts).unwrap();
+        assert_eq!(read.texts, grown.texts);
+        assert_eq!(sum(&read), sum(&grown));
     }
 }

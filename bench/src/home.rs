@@ -14,17 +14,18 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 const CONNECTIONS: usize = 32;
 const PAGE: usize = 50;
 /// Posts that a reader's home must have to be asked for. More than a page, since a few texts of the demo are no posts.
-const HOME: usize = 75;
+pub const HOME: usize = 75;
 
 pub async fn run(setting: &Setting) -> Result<Outcome> {
     let imported = setting.imported().await?;
     let readers = imported.graph.with_home_of(HOME);
     let holon = Holon::start(&imported.data()).await?;
-    holon.caught_up().await?;
+    holon.site.caught_up().await?;
     let classic = Classic::start(setting, &[1, 4]).await?;
 
     let path = format!("/v1/feed/home?order=latest&limit={PAGE}");
     let ours: Arc<[Vec<u8>]> = holon
+        .site
         .tokens(&readers)
         .await?
         .iter()
@@ -41,12 +42,12 @@ pub async fn run(setting: &Setting) -> Result<Outcome> {
             )
         })
         .collect();
-    check_pages(holon.address, &ours).await?;
+    check_pages(holon.site.addresses[0], &ours).await?;
     check_pages(classic.address(0), &theirs).await?;
     // Everybody's page once, so that what a first look writes and loads is behind both.
-    load::each(holon.address, ours.to_vec(), CONNECTIONS, 200).await?;
+    load::each(&holon.site.addresses, ours.to_vec(), CONNECTIONS, 200).await?;
     for place in 0..2 {
-        load::each(classic.address(place), theirs.to_vec(), CONNECTIONS, 200).await?;
+        load::each(&[classic.address(place)], theirs.to_vec(), CONNECTIONS, 200).await?;
     }
 
     let mut pages = Line::new("Holon", "pages/s");
@@ -55,12 +56,12 @@ pub async fn run(setting: &Setting) -> Result<Outcome> {
     for round in 0..setting.rounds {
         tracing::info!(round, "home");
         pages.push(sample(
-            load::random(holon.address, &ours, CONNECTIONS, setting.duration).await?,
+            load::random(&holon.site.addresses, &ours, CONNECTIONS, setting.duration).await?,
         ));
         for (place, line) in [&mut one, &mut four].into_iter().enumerate() {
             let address = classic.address(place);
             line.push(sample(
-                load::random(address, &theirs, CONNECTIONS, setting.duration).await?,
+                load::random(&[address], &theirs, CONNECTIONS, setting.duration).await?,
             ));
         }
     }

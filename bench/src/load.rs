@@ -160,14 +160,14 @@ impl Load {
 /// # Errors
 /// If any answer is not 200.
 pub async fn random(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     requests: &Arc<[Vec<u8>]>,
     connections: usize,
     duration: Duration,
 ) -> Result<Load> {
     let mut clients = Vec::new();
-    for _ in 0..connections {
-        clients.push(Connection::open(address).await?);
+    for address in addresses.iter().cycle().take(connections) {
+        clients.push(Connection::open(*address).await?);
     }
     let start = Instant::now();
     let deadline = start + duration;
@@ -197,14 +197,14 @@ pub async fn random(
 /// # Errors
 /// If any answer is not of the expected status.
 pub async fn each(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     requests: Vec<Vec<u8>>,
     connections: usize,
     status: u16,
 ) -> Result<Load> {
     let mut clients = Vec::new();
-    for _ in 0..connections {
-        clients.push(Connection::open(address).await?);
+    for address in addresses.iter().cycle().take(connections) {
+        clients.push(Connection::open(*address).await?);
     }
     let requests = Arc::new(parking_lot::Mutex::new(requests.into_iter()));
     let start = Instant::now();

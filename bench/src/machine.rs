@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::HashMap,
     fs,
     io::Write as _,
     path::Path,
@@ -131,6 +132,51 @@ pub fn resident(pid: u32) -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
+/// Seconds of a core that processes and all that descend from them have used so far.
+///
+/// # Errors
+/// If one of `roots` is gone.
+pub fn cpu_seconds(roots: &[u32]) -> Result<f64> {
+    // Linux counts in hundredths of a second there, whatever its own clock does.
+    const PER_SECOND: f64 = 100.0;
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    let mut used: HashMap<u32, u64> = HashMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        // The name, in parentheses, may hold anything; the fields after it are numbers.
+        let fields: Vec<&str> = match stat.rsplit_once(')') {
+            Some((_, rest)) => rest.split_whitespace().collect(),
+            None => continue,
+        };
+        let number = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|field| field.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        children.entry(number(1) as u32).or_default().push(pid);
+        // Its own user and system time, and that of children it has waited for.
+        used.insert(pid, (11..=14).map(number).sum());
+    }
+    let mut open = roots.to_vec();
+    let mut ticks = 0;
+    while let Some(pid) = open.pop() {
+        ticks += used.get(&pid).with_context(|| format!("process {pid} is gone"))?;
+        open.extend(children.remove(&pid).unwrap_or_default());
+    }
+    Ok(ticks as f64 / PER_SECOND)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +190,18 @@ mod tests {
     #[test]
     fn this_process_has_memory() {
         assert!(resident(std::process::id()).unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn work_is_counted_with_that_of_children() {
+        let own = [std::process::id()];
+        let before = cpu_seconds(&own).unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"])
+            .spawn()
+            .unwrap();
+        child.wait().unwrap();
+        assert!(cpu_seconds(&own).unwrap() > before);
+        assert!(cpu_seconds(&[u32::MAX]).is_err());
     }
 }

@@ -8,16 +8,20 @@ mod commits;
 mod events;
 mod fanout;
 mod footprint;
+mod growth;
 mod home;
+mod homes;
 mod load;
 mod machine;
 mod nats;
 mod outcome;
+mod postgres;
 mod process;
 mod reads;
 mod report;
 mod rows;
 mod social;
+mod stream;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -45,6 +49,16 @@ struct Arguments {
     /// How long a contender runs in one round, in seconds.
     #[arg(long, global = true, default_value_t = 3.0)]
     seconds: f64,
+    /// How many times as large as the demo's the graphs of `growth` are.
+    #[arg(long, global = true, value_delimiter = ',', default_values_t = [1, 10], value_parser = scale)]
+    scales: Vec<usize>,
+}
+
+fn scale(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(scale @ 1..=1_000) => Ok(scale),
+        _ => Err("expected whole numbers from 1 to 1000, with commas between".into()),
+    }
 }
 
 #[derive(Debug, Subcommand, Clone, Copy, PartialEq)]
@@ -61,6 +75,14 @@ enum Command {
     Fanout,
     /// Memory, start and import with the demo's data
     Footprint,
+    /// Durable commits of one row on PostgreSQL, against pgbench on the same server
+    Postgres,
+    /// Events told to NATS JetStream, against plain publishing
+    Stream,
+    /// The feed embedded, on one PostgreSQL, and on a cluster, for each core
+    Homes,
+    /// Fan-out and home pages with graphs many times the demo's
+    Growth,
     /// Everything, and the report
     All,
     /// Makes docs/benchmarks.md from the results
@@ -73,6 +95,7 @@ pub struct Setting {
     pub rounds: u32,
     pub duration: std::time::Duration,
     pub machine: Machine,
+    pub scales: Vec<usize>,
     imported: OnceCell<Imported>,
 }
 
@@ -102,6 +125,7 @@ async fn main() -> Result<()> {
     let setting = Setting {
         machine: Machine::look(&work)?,
         work,
+        scales: arguments.scales,
         rounds: arguments.rounds,
         duration: std::time::Duration::from_secs_f64(arguments.seconds),
         imported: OnceCell::new(),
@@ -119,6 +143,10 @@ async fn main() -> Result<()> {
             Command::Footprint,
             Command::Home,
             Command::Fanout,
+            Command::Postgres,
+            Command::Stream,
+            Command::Homes,
+            Command::Growth,
         ];
         let mut failed = 0;
         for command in every {
@@ -152,6 +180,10 @@ async fn run(command: Command, setting: &Setting) -> Result<Outcome> {
         Command::Home => home::run(setting).await,
         Command::Fanout => fanout::run(setting).await,
         Command::Footprint => footprint::run(setting).await,
+        Command::Postgres => postgres::run(setting).await,
+        Command::Stream => stream::run(setting).await,
+        Command::Homes => homes::run(setting).await,
+        Command::Growth => growth::run(setting).await,
         Command::All | Command::Report => anyhow::bail!("not a scenario"),
     }
 }

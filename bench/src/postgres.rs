@@ -96,7 +96,7 @@ async fn through_pgbench(url: &str, work: &Path, duration: Duration) -> Result<S
     psql(url, "CREATE SEQUENCE numbers CACHE 1000").await?;
     // What the server's background writer does for the run before is not this one's.
     psql(url, "CHECKPOINT").await?;
-    let output = Command::new(find_program("pgbench", "postgresql-contrib")?)
+    let output = Command::new(find_program("pgbench", "postgresql")?)
         .args(["--no-vacuum", "--jobs=2", "--protocol=prepared"])
         .arg(format!("--client={WRITERS}"))
         .arg(format!("--time={}", duration.as_secs().max(1)))
@@ -128,8 +128,17 @@ async fn through_pgbench(url: &str, work: &Path, duration: Duration) -> Result<S
 }
 
 async fn psql(url: &str, sql: &str) -> Result<String> {
-    let output = Command::new(find_program("psql", "postgresql-client")?)
-        .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname", url, "--command", sql])
+    let output = Command::new(find_program("psql", "postgresql")?)
+        .args([
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+            "--no-align",
+            "--dbname",
+            url,
+            "--command",
+            sql,
+        ])
         .output()
         .await?;
     ensure!(

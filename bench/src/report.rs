@@ -5,7 +5,18 @@ use anyhow::{Context as _, Result, ensure};
 use std::{fmt::Write as _, path::Path};
 
 /// The scenarios, in the order of the report.
-const SCENARIOS: [&str; 6] = ["commits", "reads", "events", "home", "fanout", "footprint"];
+const SCENARIOS: [&str; 10] = [
+    "commits",
+    "reads",
+    "events",
+    "home",
+    "fanout",
+    "footprint",
+    "postgres",
+    "stream",
+    "homes",
+    "growth",
+];
 
 pub fn write(results: &Path, report: &Path) -> Result<()> {
     let mut outcomes = Vec::new();

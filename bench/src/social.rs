@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::{process::Command, time::sleep};
 
 /// How long a fan-out may take to catch up.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The consumer group that writes timelines.
 const FANOUT: &str = "feed.fanout";
 
@@ -35,29 +35,22 @@ pub struct Imported {
 impl Imported {
     /// Imports the demo's graph and posts into an empty directory.
     pub async fn make(setting: &Setting) -> Result<Self> {
-        let graph = Graph::read(EDGES.as_ref(), POSTS.as_ref())?;
+        Self::of(setting, EDGES.as_ref(), POSTS.as_ref()).await
+    }
+
+    /// Imports a graph and posts into an empty directory.
+    pub async fn of(setting: &Setting, edges: &Path, posts: &Path) -> Result<Self> {
+        let graph = Graph::read(edges, posts)?;
         let dir = tempfile::tempdir_in(&setting.work)?;
         let data = dir.path().join("data");
-        let log = dir.path().join("import.log");
         let holon = Holon::start(&data).await?;
-        let start = Instant::now();
-        let status = Command::new(holon_binary()?)
-            .args(["import", "social", "--wait", "--server"])
-            .arg(format!("http://{}", holon.address))
-            .args(["--edges", EDGES, "--posts", POSTS, "--token-file"])
-            .arg(data.join("admin.token"))
-            .stdout(std::process::Stdio::null())
-            .stderr(std::fs::File::create(&log)?)
-            .status()
+        let import = holon
+            .site
+            .import(edges, posts, &dir.path().join("import.log"))
             .await?;
-        let import = start.elapsed();
-        if !status.success() {
-            let log = std::fs::read_to_string(&log).unwrap_or_default();
-            bail!("the import failed: {}", log.lines().last().unwrap_or_default());
-        }
         // What was allocated for the last batches is given back shortly after.
         sleep(Duration::from_secs(2)).await;
-        let resident = crate::machine::resident(holon.server.pid()?)?;
+        let resident = holon.resident()?;
         holon.stop().await?;
         Ok(Self {
             graph,
@@ -77,22 +70,12 @@ pub fn holon_binary() -> Result<PathBuf> {
     own_binary("HOLON_BIN", "holon")
 }
 
-/// A running `holon serve`.
+/// A running `holon serve` on a data directory.
 pub struct Holon {
     server: Server,
-    pub address: SocketAddr,
+    pub site: Site,
     /// From starting the process to the first success of `/readyz`.
     pub ready: Duration,
-    administrator: String,
-}
-
-/// What `/v1/feed/inspect` says of the fan-out.
-#[derive(Debug, Clone, Copy)]
-pub struct Fanout {
-    /// Events that wait for the group.
-    pub lag: u64,
-    /// Since the server's start.
-    pub entries_written: u64,
 }
 
 impl Holon {
@@ -111,28 +94,79 @@ impl Holon {
         }
         let ready = start.elapsed();
         let administrator = std::fs::read_to_string(data.join("admin.token"))
-            .context("Holon left no administrator's token")?
-            .trim()
-            .to_owned();
+            .context("Holon left no administrator's token")?;
         Ok(Self {
             server,
-            address,
+            site: Site::new(vec![address], administrator.trim()),
             ready,
-            administrator,
         })
     }
 
+    pub fn pid(&self) -> Result<u32> {
+        self.server.pid()
+    }
+
     pub fn resident(&self) -> Result<u64> {
-        crate::machine::resident(self.server.pid()?)
+        crate::machine::resident(self.pid()?)
     }
 
     pub async fn stop(self) -> Result<()> {
         self.server.stop().await
     }
+}
+
+/// One node or several that serve the same feed.
+pub struct Site {
+    pub addresses: Vec<SocketAddr>,
+    administrator: String,
+}
+
+/// What `/v1/feed/inspect` says of the fan-out.
+#[derive(Debug, Clone, Copy)]
+pub struct Fanout {
+    /// Events that wait for the group.
+    pub lag: u64,
+    /// Since the start of the servers, by all of them.
+    pub entries_written: u64,
+}
+
+impl Site {
+    pub fn new(addresses: Vec<SocketAddr>, administrator: &str) -> Self {
+        Self {
+            addresses,
+            administrator: administrator.to_owned(),
+        }
+    }
+
+    pub fn administrator(&self) -> &str {
+        &self.administrator
+    }
+
+    /// Imports a graph and posts through the first node; answers how long it took until the fan-out had caught up.
+    pub async fn import(&self, edges: &Path, posts: &Path, log: &Path) -> Result<Duration> {
+        let start = Instant::now();
+        let status = Command::new(holon_binary()?)
+            .args(["import", "social", "--wait", "--server"])
+            .arg(format!("http://{}", self.addresses[0]))
+            .arg("--edges")
+            .arg(edges)
+            .arg("--posts")
+            .arg(posts)
+            .env("HOLON_TOKEN", &self.administrator)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::fs::File::create(log)?)
+            .status()
+            .await?;
+        if !status.success() {
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            bail!("the import failed: {}", log.lines().last().unwrap_or_default());
+        }
+        Ok(start.elapsed())
+    }
 
     /// Access tokens of accounts `u<number>`, valid for an hour.
     pub async fn tokens(&self, accounts: &[usize]) -> Result<Vec<String>> {
-        let mut connection = Connection::open(self.address).await?;
+        let mut connection = Connection::open(self.addresses[0]).await?;
         let mut tokens = Vec::with_capacity(accounts.len());
         for account in accounts {
             let path = format!("/v1/identity/accounts/u{account}/tokens");
@@ -146,31 +180,36 @@ impl Holon {
         Ok(tokens)
     }
 
-    pub async fn fanout(&self, connection: &mut Connection) -> Result<Fanout> {
-        let inspect = connection
-            .json("GET", "/v1/feed/inspect", &self.administrator, None)
-            .await?;
-        let groups = inspect["consumers"]
-            .as_array()
-            .context("the feed shows no consumers")?;
-        let lags = groups.iter().filter(|group| group["group"] == FANOUT);
-        let lags: Option<Vec<u64>> = lags.map(|group| group["lag"].as_u64()).collect();
-        let lags = lags
-            .filter(|lags| !lags.is_empty())
-            .context("the feed shows no lag of its fan-out")?;
-        Ok(Fanout {
-            lag: lags.iter().sum(),
-            entries_written: number(&inspect["fanout"]["entriesWritten"])
-                .context("the feed does not show how many entries it wrote")?,
-        })
+    pub async fn fanout(&self) -> Result<Fanout> {
+        let mut fanout = Fanout {
+            lag: 0,
+            entries_written: 0,
+        };
+        for address in &self.addresses {
+            let mut connection = Connection::open(*address).await?;
+            let inspect = connection
+                .json("GET", "/v1/feed/inspect", &self.administrator, None)
+                .await?;
+            let groups = inspect["consumers"]
+                .as_array()
+                .context("the feed shows no consumers")?;
+            let lags = groups.iter().filter(|group| group["group"] == FANOUT);
+            let lags: Option<Vec<u64>> = lags.map(|group| group["lag"].as_u64()).collect();
+            let lags = lags
+                .filter(|lags| !lags.is_empty())
+                .context("the feed shows no lag of its fan-out")?;
+            fanout.lag = fanout.lag.max(lags.iter().sum());
+            fanout.entries_written += number(&inspect["fanout"]["entriesWritten"])
+                .context("the feed does not show how many entries it wrote")?;
+        }
+        Ok(fanout)
     }
 
-    /// Waits until the fan-out has caught up.
+    /// Waits until nothing lags.
     pub async fn caught_up(&self) -> Result<Fanout> {
-        let mut connection = Connection::open(self.address).await?;
         let start = Instant::now();
         loop {
-            let fanout = self.fanout(&mut connection).await?;
+            let fanout = self.fanout().await?;
             if fanout.lag == 0 {
                 return Ok(fanout);
             }

@@ -45,7 +45,11 @@ pub async fn run(setting: &Setting) -> Result<Outcome> {
             line.push(plain(dir.path(), streams, setting.duration).await?);
         }
     }
-    let best = if one.median() >= four.median() { &one } else { &four };
+    let best = if one.median() >= four.median() {
+        &one
+    } else {
+        &four
+    };
     let verdicts = vec![Verdict::ratio(
         format!("Holon over {}", best.name),
         &holon,

@@ -126,6 +126,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/backup": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Everything that this node's data directory holds, as it is now, in one stream: what `holon restore` takes. What was
+         *     acknowledged before the request is in it; writes go on meanwhile. It holds the secrets of the deployment, so whoever
+         *     has it can act as anybody. A stream that ends without its last frame was cut off, and is refused. On servers there
+         *     is none: each is backed up by its own tools.
+         */
+        get: operations["getBackup"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/dead-letters": {
         parameters: {
             query?: never;
@@ -223,6 +245,78 @@ export interface paths {
         put?: never;
         /** Throws a projection away and makes it anew, while the system serves. Starting it while it runs changes nothing. */
         post: operations["startRebuild"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/shards": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shards with their slots, the rules of partitions that have slots of their own, and what is on its way. */
+        get: operations["listShards"];
+        put?: never;
+        /**
+         * Adds a shard while all nodes serve; they learn of it within a second. It has no slots until some are moved. For a
+         *     shard that is there, its address is replaced, which nodes take up when they start; one that was drained is back.
+         */
+        post: operations["addShard"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/shards/{shard}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves everything off a shard. When nothing is left and its events have been told, it is `retired`. */
+        post: operations["drainShard"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/shards/moves": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves slots to a shard, while all nodes serve. */
+        post: operations["moveSlots"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/shards/pins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives partitions a slot of their own on a shard of choice; rows that are there move. */
+        post: operations["pinPartitions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1183,6 +1277,14 @@ export interface components {
         ApiKeys: {
             items: components["schemas"]["ApiKey"][];
         };
+        /** @description What was asked for. */
+        Asked: {
+            /**
+             * Format: int64
+             * @description Slots that will move.
+             */
+            slots: number;
+        };
         AssignedRoles: {
             roles: components["schemas"]["RoleName"][];
         };
@@ -1205,7 +1307,10 @@ export interface components {
             id: components["schemas"]["Id"];
             name: string;
         };
-        /** @description Authors of the push tier that have no followers yet are not counted. */
+        /**
+         * @description Authors of the push tier that have no followers yet are not counted; those that have some are counted anew every ten
+         *     seconds at most.
+         */
         AuthorsByTier: {
             /** Format: int64 */
             active: number;
@@ -1279,6 +1384,11 @@ export interface components {
             /** @description When the event was told. */
             time: components["schemas"]["Timestamp"];
             topic: string;
+        };
+        /** @description Where what leaves goes. */
+        DrainRequest: {
+            /** @description One shard; otherwise all others evenly. */
+            to?: string | null;
         };
         EntryInspection: {
             author: components["schemas"]["Id"];
@@ -1480,6 +1590,36 @@ export interface components {
              */
             expiresIn: number | null;
         };
+        /** @description Slots on their way between two shards. */
+        Move: {
+            /** Format: double */
+            ageSeconds: number;
+            /** Format: int64 */
+            bytes: number;
+            /** @description Null while rows are gathered from all shards, for a rule. */
+            from: string | null;
+            /**
+             * Format: int64
+             * @description Copied so far.
+             */
+            rows: number;
+            /** Format: int32 */
+            slots: number;
+            /** @description `waiting`, `copying`, `frozen` (commits are held back), `opening` (they go on, at the target) or `clearing`. */
+            stage: string;
+            to: string;
+            /** @description Why it does not go on, if it does not; it is tried again. */
+            trouble: string | null;
+        };
+        /** @description Which slots go where. Without `slots` or `count`, as many as it takes for the target to have its share. */
+        MoveRequest: {
+            /** Format: int32 */
+            count?: number | null;
+            /** @description Only from this shard; otherwise from those that have most. */
+            from?: string | null;
+            slots?: number[] | null;
+            to: string;
+        };
         Muting: {
             muting: boolean;
         };
@@ -1505,6 +1645,18 @@ export interface components {
             replyTo?: components["schemas"]["Id"];
             /** @description 1 to 280 characters as people count them (grapheme clusters). */
             text: string;
+        };
+        /** @description A shard to add. */
+        NewShard: {
+            /** @description For good: 1 to 32 of a-z, 0-9 and '-'. */
+            name: string;
+            /** @description Standbys, for reads that may lag. */
+            replicas?: string[];
+            /**
+             * @description `postgres://user:password@host:5432/database`, as nodes reach it. Several hosts, with commas between, are a
+             *     primary and those that may take its place.
+             */
+            url: string;
         };
         /** @description Something that happened to you. */
         Notification: {
@@ -1639,6 +1791,20 @@ export interface components {
         PersonPage: {
             items: components["schemas"]["PersonItem"][];
             next?: string;
+        };
+        /** @description A rule, its slot, and where that is. */
+        PinnedRule: {
+            /** @description False while its rows are being gathered. */
+            active: boolean;
+            rule: components["schemas"]["RuleText"];
+            shard: string;
+            /** Format: int32 */
+            slot: number;
+        };
+        /** @description Which partitions get a slot of their own, and on which shard. */
+        PinRequest: {
+            rule: components["schemas"]["RuleText"];
+            shard: string;
         };
         /** @description A post. Of a repost, text is empty and `repostOf` has the original, whose counts and marks it shows. */
         Post: {
@@ -1787,6 +1953,20 @@ export interface components {
             number: number;
             topic: string;
         };
+        /** @description A standby that serves reads that may lag. */
+        Replica: {
+            /**
+             * Format: int64
+             * @description How much of the primary's log it has not replayed.
+             */
+            lagBytes: number | null;
+            /**
+             * Format: double
+             * @description How long ago what it replayed last was committed, if it is behind.
+             */
+            lagSeconds: number | null;
+            up: boolean;
+        };
         Reposted: {
             reposted: boolean;
             /** Format: int64 */
@@ -1803,6 +1983,19 @@ export interface components {
         RoleName: string;
         Roles: {
             items: components["schemas"]["Role"][];
+        };
+        /** @description Which partitions have a slot of their own: one of `partition`, `tenant` alone, `prefix`, or `low` and perhaps `high`. */
+        RuleText: {
+            /** @description Up to here, and without it. */
+            high?: string | null;
+            /** @description Partitions from here on, in the order of their bytes. */
+            low?: string | null;
+            /** @description One partition, such as `user:42`; of the tenant `main` if none is named. */
+            partition?: string | null;
+            /** @description Partitions that begin so, such as `eu:`. */
+            prefix?: string | null;
+            /** @description Whose; without one, those of all tenants. */
+            tenant?: string | null;
         };
         SampledFollower: {
             handle: string;
@@ -1823,6 +2016,53 @@ export interface components {
         };
         Sessions: {
             items: components["schemas"]["Session"][];
+        };
+        /** @description A database that has slots, or could have. */
+        Shard: {
+            /**
+             * Format: int64
+             * @description Of its whole database, with indexes.
+             */
+            bytes: number | null;
+            name: string;
+            /**
+             * Format: int64
+             * @description Events that wait for the log.
+             */
+            outbox: number | null;
+            replicas: components["schemas"]["Replica"][];
+            /**
+             * Format: int64
+             * @description As its database estimates.
+             */
+            rows: number | null;
+            /**
+             * Format: int32
+             * @description Slots that it has now, of 4,096 and those of rules.
+             */
+            slots: number;
+            /** @description `active`; `draining`: its slots go elsewhere; `retired`: nothing is left there, and it may be shut down. */
+            state: string;
+            /** @description False if its database does not answer. */
+            up: boolean;
+        };
+        /** @description Where everything is. */
+        Shards: {
+            /** @description The process that moves slots now, if one does. */
+            mover: string | null;
+            /** @description What is on its way, what moves now first. */
+            moves: components["schemas"]["Move"][];
+            /** @description The most specific first; whatever no rule covers goes by its hash. */
+            rules: components["schemas"]["PinnedRule"][];
+            /** @description False if everything is in one data directory: then there is nothing to move. */
+            sharded: boolean;
+            /** @description In the order in which they were added. */
+            shards: components["schemas"]["Shard"][];
+            /**
+             * Format: int64
+             * @description The version of the directory of slots.
+             */
+            version: number;
         };
         SigningKey: {
             /** @description Whether it signs now. */
@@ -2444,6 +2684,60 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    getBackup: {
+        parameters: {
+            query?: {
+                /** @description The credential, where headers cannot be set. */
+                access_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The connection is a WebSocket now. */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The backup */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description The caller has it already (`If-None-Match`). */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            406: components["responses"]["Problem406"];
+            /** @description This node runs on servers */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            413: components["responses"]["Problem413"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
     listDeadLetters: {
         parameters: {
             query?: {
@@ -2720,6 +3014,209 @@ export interface operations {
             409: components["responses"]["Problem409"];
             412: components["responses"]["Problem412"];
             413: components["responses"]["Problem413"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listShards: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How they stand */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Shards"];
+                };
+            };
+            /** @description The caller has it already (`If-None-Match`). */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            413: components["responses"]["Problem413"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    addShard: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Kept for 24 hours for callers who are signed in: the same key and request get the same answer. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewShard"];
+            };
+        };
+        responses: {
+            /** @description It is there */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Shards"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    drainShard: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Kept for 24 hours for callers who are signed in: the same key and request get the same answer. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Its name */
+                shard: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DrainRequest"];
+            };
+        };
+        responses: {
+            /** @description Its slots will move */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Asked"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    moveSlots: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Kept for 24 hours for callers who are signed in: the same key and request get the same answer. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoveRequest"];
+            };
+        };
+        responses: {
+            /** @description They will move */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Asked"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    pinPartitions: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Kept for 24 hours for callers who are signed in: the same key and request get the same answer. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PinRequest"];
+            };
+        };
+        responses: {
+            /** @description They will move */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Asked"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
             422: components["responses"]["Problem422"];
             429: components["responses"]["Problem429"];
             500: components["responses"]["Problem500"];

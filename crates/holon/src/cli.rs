@@ -65,6 +65,65 @@ pub enum Command {
     )]
     Check(SettingsArgs),
 
+    /// Write everything that a deployment holds to one file.
+    #[command(
+        long_about = "Writes everything that a deployment holds to one new file: rows with their versions, events and how \
+                      far each consumer is, dead letters, blobs, secrets, the administrator's token. The file is \
+                      compressed and checked from end to end, and gets its name only once it was read back whole.\n\n\
+                      With --server, a running server on a data directory is asked for it, and goes on serving: every \
+                      write that was acknowledged before is in it, and each commit is in it whole, with its events, or \
+                      not at all. That needs the permission admin.backup. Without, the data directory (or the servers) of the settings is \
+                      read, which no server may use meanwhile.\n\n\
+                      The file holds the secrets of the deployment: whoever has it can act as anybody. It is made \
+                      readable by its owner alone; keep it like a password. The secrets of servers (engines.secret and \
+                      passwords) are not in it.",
+        after_long_help = "EXAMPLES\n  \
+            holon backup monday.holon --server http://127.0.0.1:8080 --token-file data/admin.token\n  \
+            holon backup monday.holon --data /var/lib/holon\n  \
+            holon backup monday.holon --config /etc/holon.toml\n      \
+                Of servers, if the settings name them; all nodes must be stopped. docs/backup.md says how\n      \
+                servers are backed up while they serve.\n\n\
+            EXIT STATUS\n  \
+            0 the file is there and whole; 1 there is no file; 2 the command line is wrong"
+    )]
+    Backup(BackupArgs),
+
+    /// Make a data directory, or fill servers, from a backup.
+    #[command(
+        long_about = "Makes a data directory from a backup, or fills the servers that the settings name. The backup is \
+                      read to its end before anything is written: one that was cut off or altered is refused, with \
+                      where. The directory must be empty or not there; it is made beside its place, as DIR.partial, \
+                      read back, compared by checksum, and only then put into its place. What is interrupted is \
+                      begun again by the same command.",
+        after_long_help = "EXAMPLES\n  \
+            holon restore monday.holon --data /var/lib/holon\n  \
+            holon restore monday.holon --verify\n      \
+                Only read it, and say what is in it.\n  \
+            holon restore monday.holon --config /etc/holon.toml\n      \
+                Into servers, if the settings name them; they must be empty.\n\n\
+            EXIT STATUS\n  \
+            0 everything is there; 1 nothing is served; 2 the command line is wrong"
+    )]
+    Restore(RestoreArgs),
+
+    /// Copy a data directory into servers, or back.
+    #[command(
+        long_about = "Copies everything that a data directory holds into the servers that the settings name, or back, \
+                      and compares both by checksum. Rows keep their versions and events their offsets, so that \
+                      ETags, tokens, sessions and cursors go on being good and consumers go on where they were.\n\n\
+                      Nothing may serve either meanwhile. What is copied into must be empty. A copy that was \
+                      interrupted is gone on with by the same command; until it is finished nothing serves what is \
+                      there. What is copied from stays as it is: keep it until you are content, and never serve both.\n\n\
+                      --data names the directory of a node on servers: it gets the administrator's token and, without \
+                      S3, the blobs.",
+        after_long_help = "EXAMPLES\n  \
+            holon migrate --from /var/lib/holon --config /etc/holon-servers.toml --data /var/lib/holon-node\n  \
+            holon migrate --to /var/lib/holon --config /etc/holon-servers.toml --data /var/lib/holon-node\n\n\
+            EXIT STATUS\n  \
+            0 copied, and the same on both sides; 1 not, and it says why; 2 the command line is wrong"
+    )]
+    Migrate(MigrateArgs),
+
     /// Make a projection anew on a running server.
     #[command(
         long_about = "Throws a projection away on a running server and makes it anew from rows or the log, while the \
@@ -79,6 +138,21 @@ pub enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
+
+    /// See where slots are on a running server, and move them.
+    #[command(
+        subcommand,
+        long_about = "On PostgreSQL, partitions hash to 4,096 slots, and each shard has some of them. Slots move from shard \
+                      to shard while the servers serve; docs/sharding.md tells how. What changes something needs the \
+                      permission admin.rebuild.",
+        after_long_help = "EXAMPLES\n  \
+            holon shards list\n  \
+            holon shards add west postgres://holon:secret@10.0.0.8/holon\n  \
+            holon shards move --to west --wait\n  \
+            holon shards drain east --wait\n  \
+            holon shards pin west --tenant shop"
+    )]
+    Shards(ShardsCommand),
 
     /// Show every setting: what it does, its default, its name in the environment, and its present value.
     #[command(after_long_help = "EXAMPLES\n  \
@@ -119,6 +193,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "LIST")]
     pub systems: Option<String>,
 
+    /// What this node does, with commas between [default: api,workers,relay]; `holon config` says what each is. Only on
+    /// servers can a node do less than all.
+    #[arg(long, value_name = "LIST")]
+    pub roles: Option<String>,
+
     /// Fill the data directory with a social network of 4,039 people if it is empty. The server answers meanwhile;
     /// if it is stopped, the next start with --demo goes on.
     #[arg(long)]
@@ -150,6 +229,137 @@ pub struct ServerArgs {
     /// A file with an administrator's token; without it, HOLON_TOKEN is taken.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write; it must not be there yet.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// Ask the server at this address, which goes on serving.
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub server: Option<String>,
+
+    /// A file with an administrator's token; without it, HOLON_TOKEN is taken.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "server")]
+    pub token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// Read the backup to its end and say what is in it; write nothing.
+    #[arg(long)]
+    pub verify: bool,
+
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "direction", required = true, multiple = false, args = ["from", "to"])]
+pub struct MigrateArgs {
+    /// Copy this data directory into the servers.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub from: Option<PathBuf>,
+
+    /// Copy the servers into this data directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub to: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ShardsCommand {
+    /// Show shards with their slots, rules, and what is on its way.
+    List {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Make a shard known to all nodes. It has no slots until some are moved to it.
+    Add {
+        /// Its name, for good: 1 to 32 of a-z, 0-9 and '-'.
+        name: String,
+        /// postgres://user:password@host:5432/database, as nodes reach it; `-` reads it from standard input.
+        #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+        url: String,
+        /// A hot standby for reads that may lag. Can be given more than once.
+        #[arg(long, value_name = "URL")]
+        replica: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Move slots to a shard; without --count or --slot, as many as it takes for it to have its share.
+    Move {
+        /// The shard where they go.
+        #[arg(long, value_name = "SHARD")]
+        to: String,
+        /// Only from this shard; otherwise from those that have most.
+        #[arg(long, value_name = "SHARD")]
+        from: Option<String>,
+        /// How many.
+        #[arg(long, value_name = "N", conflicts_with = "slot", value_parser = clap::value_parser!(u32).range(1..))]
+        count: Option<u32>,
+        /// This slot. Can be given more than once.
+        #[arg(long, value_name = "SLOT")]
+        slot: Vec<i32>,
+        /// Return only when nothing is on its way any more, and show progress.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Move everything off a shard, so that it can be shut down.
+    Drain {
+        /// The shard.
+        name: String,
+        /// All to this shard; otherwise evenly to all others.
+        #[arg(long, value_name = "SHARD")]
+        to: Option<String>,
+        /// Return only when nothing is on its way any more, and show progress.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+
+    /// Give partitions a slot of their own on a shard; rows that are there move.
+    Pin {
+        /// The shard.
+        shard: String,
+        /// One partition, such as user:42; of the tenant main, unless --tenant says another.
+        #[arg(long, value_name = "PARTITION", conflicts_with_all = ["prefix", "low", "high"])]
+        partition: Option<String>,
+        /// All of a tenant, or what else is said, only of that tenant.
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
+        /// Partitions that begin so, such as eu:.
+        #[arg(long, value_name = "PREFIX", conflicts_with_all = ["low", "high"])]
+        prefix: Option<String>,
+        /// Partitions from here on, in the order of their bytes.
+        #[arg(long, value_name = "PARTITION")]
+        low: Option<String>,
+        /// Up to here, and without it.
+        #[arg(long, value_name = "PARTITION", requires = "low")]
+        high: Option<String>,
+        /// Return only when nothing is on its way any more, and show progress.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -257,6 +467,9 @@ impl ServeArgs {
         if let Some(systems) = &self.systems {
             flags.push(("systems".into(), systems.clone()));
         }
+        if let Some(roles) = &self.roles {
+            flags.push(("roles".into(), roles.clone()));
+        }
         if self.demo {
             flags.push(("demo".into(), "true".into()));
         }
@@ -267,19 +480,30 @@ impl ServeArgs {
 impl ServerArgs {
     /// The token from the file or the environment.
     pub fn token(&self) -> Result<String, String> {
-        if let Some(path) = &self.token_file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| format!("cannot read the token file {}: {error}", path.display()))?;
-            return Ok(text.trim().to_owned());
-        }
-        match std::env::var("HOLON_TOKEN") {
-            Ok(token) if !token.trim().is_empty() => Ok(token.trim().to_owned()),
-            _ => Err(
-                "an administrator's token is needed: set HOLON_TOKEN or give --token-file; \
+        read_token(self.token_file.as_deref())
+    }
+}
+
+impl BackupArgs {
+    /// The token from the file or the environment.
+    pub fn token(&self) -> Result<String, String> {
+        read_token(self.token_file.as_deref())
+    }
+}
+
+fn read_token(file: Option<&std::path::Path>) -> Result<String, String> {
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read the token file {}: {error}", path.display()))?;
+        return Ok(text.trim().to_owned());
+    }
+    match std::env::var("HOLON_TOKEN") {
+        Ok(token) if !token.trim().is_empty() => Ok(token.trim().to_owned()),
+        _ => Err(
+            "an administrator's token is needed: set HOLON_TOKEN or give --token-file; \
                  the server keeps one in its data directory as admin.token"
-                    .into(),
-            ),
-        }
+                .into(),
+        ),
     }
 }
 

@@ -212,6 +212,48 @@ impl Client {
             .map_err(|error| ClientError::Answer(error.to_string()))
     }
 
+    /// Sends a request once and writes the body of the answer as it comes. No time is set to the whole, only to silence.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with what the server said; [`ClientError::Transport`] if the body was broken off.
+    pub async fn download(
+        &self,
+        method: Method,
+        path: &str,
+        sending: Sending<'_>,
+        to: &mut impl std::io::Write,
+    ) -> Result<u64, ClientError> {
+        let transport = |error: &dyn std::fmt::Display| ClientError::Transport(error.to_string());
+        let silent = |_| ClientError::Transport(format!("nothing came for {} s", REQUEST_TIME.as_secs()));
+        let request = self.request(method, path, sending)?;
+        let response = tokio::time::timeout(REQUEST_TIME, self.pool.request(request)).await;
+        let response = response
+            .map_err(silent)?
+            .map_err(|error| transport(&root_cause(&error)))?;
+        let (head, mut body) = response.into_parts();
+        if !head.status.is_success() {
+            let body = body.collect().await.map_err(|error| transport(&error))?;
+            let answer = Answer {
+                status: head.status,
+                headers: head.headers,
+                body: body.to_bytes(),
+            };
+            return answer.ok(path).map(|_| 0);
+        }
+        let mut written = 0;
+        while let Some(frame) = tokio::time::timeout(REQUEST_TIME, body.frame())
+            .await
+            .map_err(silent)?
+        {
+            let frame = frame.map_err(|error| transport(&root_cause(&error)))?;
+            if let Some(bytes) = frame.data_ref() {
+                to.write_all(bytes).map_err(|error| transport(&error))?;
+                written += bytes.len() as u64;
+            }
+        }
+        Ok(written)
+    }
+
     /// Sends a request until it is answered with something that waiting would not change.
     ///
     /// # Errors

@@ -4,12 +4,13 @@
 //! node runs it in between; when the node that holds it dies, another takes over within the lease's time.
 
 use holon_base::Clock;
+use holon_cluster::leader::{self, Candidate, Lapsed};
 use holon_ports::{Lease, LeaseError, Leases};
 use holon_web::Job;
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// The shortest time of a lease, well above a pause of the process.
+/// The time of a job's lease: when its node dies, another runs it so much later.
 const LEASE_TIME: Duration = Duration::from_secs(30);
 
 /// Who asks for leases: this node, this run of it.
@@ -39,43 +40,37 @@ impl Holder {
         time: Duration,
         work: impl Future<Output = T>,
     ) -> Result<(T, Lease), LeaseError> {
-        let mut lease = self.leases.acquire(name, &self.name, time).await?;
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return Ok((done, lease)),
-                () = tokio::time::sleep(time / 3) => {
-                    lease = self.leases.renew(&lease, time).await?;
-                }
-            }
-        }
+        leader::hold(&*self.leases, name, &self.name, time, work).await
     }
 }
 
-/// Runs a job every so often until `stop` turns true; ends after the run in hand.
+/// The lease of a job.
+pub fn lease_name(job: &str) -> String {
+    format!("job.{job}")
+}
+
+/// Runs a job every so often, whenever this node leads it, until `stop` turns true; ends after the run in hand.
 pub async fn run(job: Job, holder: Holder, mut stop: watch::Receiver<bool>) {
-    let lease_time = LEASE_TIME.max(job.every * 2);
-    let name = format!("job.{}", job.name);
-    loop {
-        let stopped = tokio::time::timeout(job.every, stop.wait_for(|stop| *stop))
-            .await
-            .is_ok();
-        if stopped {
-            // So that another node need not wait for the lease to end.
-            if let Ok(Some(lease)) = holder.leases.current(&name).await
-                && *lease.holder == *holder.name
-            {
-                let _ = holder.leases.release(&lease).await;
-            }
-            return;
-        }
-        match holder.hold(&name, lease_time, async { (job.run)().await }).await {
-            Ok((Ok(()), _)) => {}
-            Ok((Err(error), _)) => tracing::warn!(job = job.name, %error, "job failed, will run again"),
-            Err(LeaseError::Held { .. }) => {}
-            Err(error) => tracing::warn!(job = job.name, %error, "cannot hold the job's lease"),
+    let leases = Arc::clone(&holder.leases);
+    let candidate = Candidate::start(leases, lease_name(job.name), &*holder.name, LEASE_TIME);
+    while tokio::time::timeout(job.every, stop.wait_for(|stop| *stop))
+        .await
+        .is_err()
+    {
+        let Some(term) = candidate.leading() else {
+            continue;
+        };
+        match term.run((job.run)()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(job = job.name, %error, "job failed, will run again"),
+            Err(Lapsed) => tracing::warn!(
+                job = job.name,
+                "job dropped, since another node may run it by now"
+            ),
         }
     }
+    // So that another node need not wait for the lease to end.
+    candidate.resign().await;
 }
 
 #[cfg(test)]

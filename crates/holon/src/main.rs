@@ -4,6 +4,7 @@
 //!
 //! - [`settings`]: one typed struct from file, environment and flags.
 //! - [`node`]: opens a data directory and makes the systems on it; what `serve`, `check` and `openapi` share.
+//! - [`cluster`]: whether a node may join the others of its deployment, and how they know it.
 //! - [`serve`]: runs a node: routes, consumers, jobs, draining.
 //! - [`admin`]: `/v1/admin`, the view of a node from inside.
 //! - [`console`]: the web console's files, built in, with their caching.
@@ -12,8 +13,10 @@
 mod admin;
 mod cli;
 mod client;
+mod cluster;
 mod commands;
 mod console;
+mod copy;
 mod demo;
 mod engines;
 mod import;

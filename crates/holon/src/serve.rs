@@ -7,13 +7,14 @@
 
 use crate::{
     admin::{self, Admin},
+    cluster::Joined,
     console::Console,
     demo::{self, Demo},
     engines::Engines,
     import::grouped,
     jobs::{self, Holder},
     node::{Node, NodeError},
-    settings::Settings,
+    settings::{Role, Settings},
 };
 use async_trait::async_trait;
 use holon_base::{Id, Tenant};
@@ -64,6 +65,14 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     };
     let metrics = Metrics::new();
     let node = Node::open(&settings, Some(&tracer)).await?;
+    let joined = match Joined::join(&settings, &node, address).await {
+        Ok(joined) => joined,
+        Err(error) => {
+            // The next try need not wait for what this one holds.
+            node.engines.close().await;
+            return Err(error);
+        }
+    };
     let first_token = node
         .identity
         .hand_over_administrator_token(&settings.data)
@@ -76,8 +85,16 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         settings.node,
         &*node.context.clock,
     );
-    let consumers = start_consumers(&node, &metrics, &tracer, &stopped, &mut work);
-    start_jobs(&node, &holder, &stopped, &mut work);
+    let consumers = consumers(&node, &tracer);
+    watch_lag(&node, &consumers, &metrics, &stopped, &mut work);
+    let jobs = jobs(&node);
+    let job_names = jobs.iter().map(|job| job.name).collect();
+    if settings.has(Role::Workers) {
+        run_consumers(&node, &consumers, &stopped, &mut work);
+        for job in jobs {
+            work.spawn(jobs::run(job, holder.clone(), stopped.clone()));
+        }
+    }
     let admin = Admin::new(admin::Parts {
         node: settings.node,
         started: node.context.clock.now(),
@@ -90,7 +107,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         metrics: Arc::clone(&metrics),
         tracer: tracer.clone(),
         holder,
+        cluster: Arc::clone(&joined.cluster),
+        jobs: job_names,
     });
+    admin.serve_nodes();
     work.spawn(admin::publish_overview(Arc::clone(&admin), stopped.clone()));
     work.spawn(end_sessions(
         Arc::clone(&node.context.ports.bus),
@@ -99,8 +119,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     ));
     let engines = Arc::clone(&node.engines);
     work.spawn(tick(Arc::clone(&metrics), Arc::clone(&engines), stopped.clone()));
-    let relaying = stopped.clone();
-    work.spawn(async move { engines.relay(relaying).await });
+    if settings.has(Role::Relay) {
+        let relaying = stopped.clone();
+        work.spawn(async move { engines.relay(relaying).await });
+    }
 
     let app = app(&settings, &node, &admin, &metrics, &tracer).await?;
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
@@ -115,6 +137,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         &settings,
         address,
         node.engines.place(),
+        joined.cluster.address(),
         first_token.as_ref().map(|token| token.token.as_str()),
     );
     let filling = start_demo(&settings, demo, address);
@@ -128,7 +151,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     filling.abort();
     let _ = drain.send(());
     let end = async {
-        let _ = serving.await;
+        let _ = tokio::join!(serving, joined.leave());
         stop.send_replace(true);
         while work.join_next().await.is_some() {}
         node.engines.close().await;
@@ -147,7 +170,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// The whole application of a node.
+/// The whole application of a node. Without the role for it, it says how the node is and no more.
 pub async fn app(
     settings: &Settings,
     node: &Node,
@@ -195,6 +218,16 @@ pub async fn app(
         true => builder.idempotency_alone(store, clock),
         false => builder.idempotency(store, clock),
     };
+    if !settings.has(Role::Api) {
+        for system in &node.systems {
+            let system = Arc::clone(system);
+            builder = builder.check(system.name(), move || {
+                let system = Arc::clone(&system);
+                async move { system.health().await }
+            });
+        }
+        return Ok(builder.build()?);
+    }
     for system in &node.systems {
         builder = builder.system(Arc::clone(system));
     }
@@ -301,21 +334,23 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, NodeError> {
     })
 }
 
-/// Starts every consumer's members, and the watch over their lag. Answers the consumers as they run.
-fn start_consumers(
-    node: &Node,
-    metrics: &Arc<Metrics>,
-    tracer: &Tracer,
-    stopped: &watch::Receiver<bool>,
-    work: &mut JoinSet<()>,
-) -> Vec<Consumer> {
-    let consumers: Vec<Consumer> = node
-        .systems
+/// Every consumer of every system, as it runs.
+fn consumers(node: &Node, tracer: &Tracer) -> Vec<Consumer> {
+    node.systems
         .iter()
         .flat_map(|system| Arc::clone(system).consumers())
         .map(|consumer| holon_telemetry::consumers::traced(consumer, tracer))
-        .collect();
-    for consumer in &consumers {
+        .collect()
+}
+
+/// Starts every consumer's members.
+fn run_consumers(
+    node: &Node,
+    consumers: &[Consumer],
+    stopped: &watch::Receiver<bool>,
+    work: &mut JoinSet<()>,
+) {
+    for consumer in consumers {
         for _ in 0..consumer.members {
             let (consumer, log, stopped) = (
                 consumer.clone(),
@@ -325,6 +360,16 @@ fn start_consumers(
             work.spawn(async move { consumer.run(log, stopped).await });
         }
     }
+}
+
+/// Starts the watch over how far consumers are, whichever node runs them.
+fn watch_lag(
+    node: &Node,
+    consumers: &[Consumer],
+    metrics: &Arc<Metrics>,
+    stopped: &watch::Receiver<bool>,
+    work: &mut JoinSet<()>,
+) {
     let mut groups: Vec<(&'static str, &'static str)> = consumers
         .iter()
         .map(|consumer| (consumer.group, consumer.topic))
@@ -338,10 +383,10 @@ fn start_consumers(
         groups,
         stopped.clone(),
     ));
-    consumers
 }
 
-fn start_jobs(node: &Node, holder: &Holder, stopped: &watch::Receiver<bool>, work: &mut JoinSet<()>) {
+/// The jobs of every system, and those of the engines.
+fn jobs(node: &Node) -> Vec<Job> {
     let blobs = Arc::clone(&node.context.ports.blobs);
     let collect = Job {
         name: "blobs.collect",
@@ -363,9 +408,7 @@ fn start_jobs(node: &Node, holder: &Holder, stopped: &watch::Receiver<bool>, wor
         }),
     };
     let jobs = node.systems.iter().flat_map(|system| Arc::clone(system).jobs());
-    for job in jobs.chain([collect]) {
-        work.spawn(jobs::run(job, holder.clone(), stopped.clone()));
-    }
+    jobs.chain([collect]).collect()
 }
 
 /// Ends the live connections of sessions that end, whichever node ended them.
@@ -404,7 +447,13 @@ async fn tick(metrics: Arc<Metrics>, engines: Arc<Engines>, mut stop: watch::Rec
 }
 
 /// Says where things are. The first line is for programs, too.
-fn announce(settings: &Settings, address: SocketAddr, servers: Option<&str>, first_token: Option<&str>) {
+fn announce(
+    settings: &Settings,
+    address: SocketAddr,
+    servers: Option<&str>,
+    of_nodes: Option<SocketAddr>,
+    first_token: Option<&str>,
+) {
     let data = std::path::absolute(&settings.data).unwrap_or_else(|_| settings.data.clone());
     let mut lines = format!(
         "listening on http://{address}\n  console  http://{reach}/\n  API      http://{reach}/docs\n  data     {}\n",
@@ -413,6 +462,13 @@ fn announce(settings: &Settings, address: SocketAddr, servers: Option<&str>, fir
     );
     if let Some(servers) = servers {
         lines += &format!("  servers  {servers}\n");
+    }
+    if let Some(of_nodes) = of_nodes {
+        lines += &format!(
+            "  node     {} ({}), reached by others at {of_nodes}\n",
+            settings.node,
+            settings.roles.join(", ")
+        );
     }
     if let Some(token) = first_token {
         lines += &format!(

@@ -25,7 +25,7 @@ const READERS: [&str; 6] = [
 /// Public routes whose body is itself a credential: without a right one they answer 401 to everybody.
 const CREDENTIALS: [&str; 2] = ["login", "refreshTokens"];
 /// Routes that hold the connection open.
-const LIVE: [&str; 2] = ["watchOverview", "liveHome"];
+const LIVE: [&str; 3] = ["watchOverview", "liveHome", "getBackup"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -119,6 +119,7 @@ impl World {
             .replace("{tag}", "own")
             .replace("{traceId}", "0af7651916cd43dd8448eb211c80319c")
             .replace("{projection}", "feed.home")
+            .replace("{shard}", "nowhere")
             .replace("{file}", "nothing.js")
             .replace("{name}", "helpers");
         assert!(

@@ -12,7 +12,7 @@ mod support;
 use files::Files;
 use servers::{SECRET, Servers};
 use std::time::Instant;
-use support::{Api, fails};
+use support::{Api, fails, holon, succeeds};
 
 /// Waits until somebody has posted something that ends so.
 async fn until_posted(api: &Api, end: &str) {
@@ -51,7 +51,8 @@ async fn two_nodes_on_servers_are_one_and_outlive_each_other() {
     );
     // The first to start made the administrator; its token is good everywhere.
     assert!(!b.data.join("admin.token").exists());
-    let (on_a, on_b) = (a.api(), Api::new(&b.url, Some(a.admin_token())));
+    let a_token = a.admin_token();
+    let (on_a, on_b) = (a.api(), Api::new(&b.url, Some(a_token.clone())));
     say("nodes run");
 
     let few = Files::write(&data("few"), 40, 130);
@@ -77,6 +78,22 @@ async fn two_nodes_on_servers_are_one_and_outlive_each_other() {
     let mut command = servers.command(1, &data("d"), SECRET);
     let twin = tokio::task::spawn_blocking(move || fails(&mut command));
 
+    // A shard is added, and slots move there while the rest happens, also to the node that moves them.
+    let shards = async |arguments: &[&str], of: &str| {
+        let mut command = holon();
+        command.arg("shards").args(arguments).args(["--server", of]);
+        command.env("HOLON_TOKEN", a_token.clone());
+        tokio::task::spawn_blocking(move || succeeds(&mut command))
+            .await
+            .unwrap()
+    };
+    let listed = shards(&["list"], &b.url).await;
+    assert!(listed.contains("a ") && listed.contains("2048"), "{listed}");
+    let third = servers.postgres[1].create_database("third").await;
+    shards(&["add", "c", &third], &a.url).await;
+    let asked = shards(&["move", "--to", "c", "--count", "200"], &b.url).await;
+    assert!(asked.contains("200 slots will move to c"), "{asked}");
+
     // The same people, with more to say.
     let many = Files::write(&data("many"), 40, 900);
     let mut import = many.start(&b.url, &a.data);
@@ -94,6 +111,15 @@ async fn two_nodes_on_servers_are_one_and_outlive_each_other() {
     assert!(twin.contains("another process runs as node 1"), "{twin}");
 
     let a = servers.node(0, &a_data);
+    let pinned = shards(&["pin", "a", "--prefix", "user:", "--wait"], &a.url).await;
+    assert!(pinned.contains("moved to a"), "{pinned}");
+    let listed = shards(&["list"], &b.url).await;
+    let row = listed.lines().find(|line| line.starts_with("c ")).unwrap();
+    assert!(
+        row.contains(" 200 ") && listed.contains("pinned: prefix user: on a"),
+        "{listed}"
+    );
+    say("slots moved, and users pinned");
     many.all_is_right_beside(130, &a.api()).await;
     say("every home compared on the node that came back");
     b.stop();

@@ -170,6 +170,26 @@ async fn a_projection_is_rebuilt_by_command_and_the_directory_checks_out() {
     let error = fails(holon().args(["rebuild", "feed.home", "--server", &server.url]));
     assert!(error.contains("HOLON_TOKEN"), "{error}");
 
+    let shards = |arguments: &[&str]| {
+        let mut command = holon();
+        command
+            .arg("shards")
+            .args(arguments)
+            .args(["--server", &server.url]);
+        command.env("HOLON_TOKEN", &token);
+        command
+    };
+    assert!(succeeds(&mut shards(&["list"])).contains("no shards"));
+    for change in [
+        &["drain", "a"][..],
+        &["move", "--to", "a"],
+        &["pin", "a", "--tenant", "main"],
+        &["add", "a", "postgres://a/a"],
+    ] {
+        let error = fails(&mut shards(change));
+        assert!(error.contains("data directory"), "{error}");
+    }
+
     let home = ada.read("/v1/feed/home").await;
     assert_eq!(home["items"][0]["text"], "hello from bob");
     server.stop();

@@ -17,6 +17,7 @@ mod place;
 mod ports;
 pub mod postgres;
 mod process;
+pub mod recovery;
 mod redis;
 mod s3;
 mod serve;

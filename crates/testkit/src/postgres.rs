@@ -86,10 +86,30 @@ impl PostgresServer {
         let (primary, settings) = (self.port(), self.database.settings.clone());
         blocking(move || {
             give_away(place.path());
-            clone_from(primary, &place);
+            clone_from(primary, &place, &["--write-recovery-conf"]);
             Self::launch(place, settings)
         })
         .await
+    }
+
+    /// A copy of its files, as `pg_basebackup` makes it while the server runs.
+    pub(crate) async fn base_backup(&self) -> Place {
+        let (port, place) = (self.port(), Place::temporary());
+        blocking(move || {
+            give_away(place.path());
+            clone_from(port, &place, &[]);
+            place
+        })
+        .await
+    }
+
+    /// Waits until recovery is over.
+    pub(crate) async fn until_writable(&self) {
+        crate::eventually("a restored server to take writes", START, || async {
+            let is_recovering = self.query("SELECT pg_is_in_recovery()").await;
+            (is_recovering == "f").then_some(())
+        })
+        .await;
     }
 
     /// Makes this server a standby of the one at a port; its own database is thrown away.
@@ -97,7 +117,7 @@ impl PostgresServer {
         self.kill().await;
         let database = Arc::clone(&self.database);
         let server = blocking(move || {
-            clone_from(primary, &database.place);
+            clone_from(primary, &database.place, &["--write-recovery-conf"]);
             database.spawn()
         });
         self.server = Some(server.await);
@@ -403,8 +423,8 @@ fn initialise(place: &Place, options: &PostgresOptions) {
     std::fs::write(data(place.path()).join("postgresql.auto.conf"), lines).expect("a file of the server");
 }
 
-/// Copies the database of a server that runs into a place, as a standby's.
-fn clone_from(primary: u16, place: &Place) {
+/// Copies the database of a server that runs into a place.
+fn clone_from(primary: u16, place: &Place, more: &[&str]) {
     if let Err(error) = std::fs::remove_dir_all(data(place.path()))
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -417,12 +437,8 @@ fn clone_from(primary: u16, place: &Place) {
     backup
         .arg("--pgdata")
         .arg(data(place.path()))
-        .args([
-            "--checkpoint=fast",
-            "--wal-method=stream",
-            "--write-recovery-conf",
-            "--no-sync",
-        ])
+        .args(["--checkpoint=fast", "--wal-method=stream", "--no-sync"])
+        .args(more)
         .arg("--dbname")
         .arg(format!(
             "host=127.0.0.1 port={primary} user={USER} password={PASSWORD}"
@@ -461,7 +477,7 @@ fn server_user() -> Option<(u32, u32)> {
     )
 }
 
-fn give_away(path: &Path) {
+pub(crate) fn give_away(path: &Path) {
     if let Some((user, group)) = server_user() {
         chown(path, Some(user), Some(group)).expect("root may give a file away");
     }

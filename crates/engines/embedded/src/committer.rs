@@ -33,6 +33,9 @@ const GROUP_BYTES: usize = 8 << 20;
 /// What a row of the engine's own goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
+    /// Only where nobody else writes rows: what commits decide by is not told.
+    Rows,
+    Expiry,
     Events,
     Meta,
 }
@@ -53,6 +56,10 @@ impl RawWrite {
             key: key.into(),
             value: Some(value.into()),
         }
+    }
+
+    fn weight(&self) -> usize {
+        64 + self.value.as_ref().map_or(0, Vec::len)
     }
 
     pub fn remove(place: Place, key: impl Into<Vec<u8>>) -> Self {
@@ -399,6 +406,8 @@ impl Committer {
 
     fn raw_write(&self, batch: &mut OwnedWriteBatch, write: RawWrite) {
         let keyspace = match write.place {
+            Place::Rows => &self.files.rows,
+            Place::Expiry => &self.files.expiry,
             Place::Events => &self.files.events,
             Place::Meta => &self.files.meta,
         };
@@ -573,7 +582,7 @@ fn refuse(answers: Vec<Answer>, why: &StoreError) {
 fn weight(message: &Message) -> usize {
     match message {
         Message::Commit(request) => request.bytes,
-        Message::Raw { writes, .. } => writes.len() * 64,
+        Message::Raw { writes, .. } => writes.iter().map(RawWrite::weight).sum(),
         Message::Sweep { entries, .. } => entries.len() * 64,
         Message::Stop => GROUP_BYTES,
     }

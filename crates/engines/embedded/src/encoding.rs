@@ -292,6 +292,9 @@ pub(crate) mod meta {
 
     pub(crate) const TABLES: &[u8] = b"t";
     pub(crate) const TOPICS: &[u8] = b"l";
+    /// What the records of groups start with, before the number of their topic.
+    pub(crate) const OFFSETS: u8 = b'o';
+    pub(crate) const DEAD_LETTERS: u8 = b'd';
 
     pub(crate) fn table(name: &str) -> Vec<u8> {
         [TABLES, name.as_bytes()].concat()
@@ -312,12 +315,12 @@ pub(crate) mod meta {
 
     /// What all committed offsets of a topic start with.
     pub(crate) fn offsets(topic: u16) -> Vec<u8> {
-        KeyWriter::with_capacity(32).u8(b'o').u16(topic).into_vec()
+        KeyWriter::with_capacity(32).u8(OFFSETS).u16(topic).into_vec()
     }
 
     pub(crate) fn offset(topic: u16, group: &str, partition: u16) -> Vec<u8> {
         KeyWriter::with_capacity(8 + group.len())
-            .u8(b'o')
+            .u8(OFFSETS)
             .u16(topic)
             .str(group)
             .u16(partition)
@@ -335,7 +338,7 @@ pub(crate) mod meta {
 
     pub(crate) fn dead_letters(topic: u16, group: &str) -> Vec<u8> {
         KeyWriter::with_capacity(16 + group.len())
-            .u8(b'd')
+            .u8(DEAD_LETTERS)
             .u16(topic)
             .str(group)
             .into_vec()

@@ -9,9 +9,12 @@
 //! guards what it writes if it does not.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use holon_base::{Clock, Tenant, Timestamp};
 use holon_ports::store::{Batch, Condition, Consistency};
-use holon_ports::{Fence, Lease, LeaseError, Leases, Partition, RowKey, Store, StoreError, Table};
+use holon_ports::{
+    Fence, Lease, LeaseError, Leases, Partition, Row, RowKey, Store, StoreError, Table, Value,
+};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
@@ -63,6 +66,30 @@ impl StoreLeases {
 
 fn partition(name: &str) -> Partition {
     Partition::new(&Tenant::default(), format!("lease:{name}"))
+}
+
+/// The name and the last fence of the lease in a row of [`TABLES`].
+pub(crate) fn fence(partition: &Partition, row: &Row) -> Result<(String, u64), StoreError> {
+    let record: Record = row.json()?;
+    let name = partition.entity.strip_prefix("lease:").unwrap_or_default();
+    Ok((name.to_owned(), record.fence))
+}
+
+/// The row of a lease that nobody holds any more.
+pub(crate) fn past(name: &str, fence: u64, version: u64) -> Result<(Table, Partition, Row), StoreError> {
+    let record = Record {
+        holder: "before".into(),
+        fence,
+        expires: Timestamp::EPOCH,
+    };
+    let value = serde_json::to_vec(&record).map_err(|error| StoreError::Invalid(error.to_string()))?;
+    let row = Row {
+        sort: Bytes::from_static(SORT),
+        value: Value::Json(value.into()),
+        version,
+        expires: None,
+    };
+    Ok((LEASES, partition(name), row))
 }
 
 fn away(error: StoreError) -> LeaseError {

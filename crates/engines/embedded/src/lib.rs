@@ -31,6 +31,7 @@
 pub mod bus;
 pub mod cache;
 mod committer;
+pub mod copy;
 mod encoding;
 mod error;
 mod files;
@@ -81,6 +82,7 @@ pub struct Engine {
     ports: Ports,
     cache: Arc<EmbeddedCache>,
     bus: Arc<EmbeddedBus>,
+    objects: ObjectBlobs,
     secrets: Secrets,
 }
 
@@ -127,7 +129,7 @@ impl Engine {
             log: Arc::new(EmbeddedLog(Arc::clone(&core.shared))),
             cache: Arc::clone(&cache) as _,
             bus: Arc::clone(&bus) as _,
-            blobs: Arc::new(blobs),
+            blobs: Arc::new(blobs.clone()),
             leases: Arc::new(StoreLeases::new(Arc::clone(&store), Arc::clone(&options.clock))),
             store,
         };
@@ -136,6 +138,7 @@ impl Engine {
             ports,
             cache,
             bus,
+            objects: blobs,
             secrets,
         })
     }
@@ -156,6 +159,11 @@ impl Engine {
     /// If it can be neither read nor written.
     pub fn secret(&self, name: &str) -> Result<[u8; 32], EngineError> {
         self.secrets.get(name)
+    }
+
+    /// The blobs, for whoever copies them as they lie.
+    pub fn objects(&self) -> &ObjectBlobs {
+        &self.objects
     }
 
     pub fn options(&self) -> &EngineOptions {
@@ -366,15 +374,17 @@ impl Core {
 }
 
 fn read_high_water(files: &Files) -> Result<(u64, Id), StoreError> {
-    let Some(record) = files
-        .meta
-        .get(meta::HIGH_WATER)
-        .map_err(|error| read_error(&error))?
-    else {
+    let record = files.meta.get(meta::HIGH_WATER);
+    high_water(record.map_err(|error| read_error(&error))?.as_deref())
+}
+
+/// The last version and the last id that a record says were given out.
+fn high_water(record: Option<&[u8]>) -> Result<(u64, Id), StoreError> {
+    let Some(record) = record else {
         return Ok((0, Id::MIN));
     };
-    let sequence = read_u64(&record, 0);
-    let last_id = read_u64(&record, 8).map(Id::from_u64);
+    let sequence = read_u64(record, 0);
+    let last_id = read_u64(record, 8).map(Id::from_u64);
     sequence
         .zip(last_id)
         .ok_or_else(|| StoreError::Corrupt("the high-water mark is malformed".into()))

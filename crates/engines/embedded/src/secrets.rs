@@ -40,9 +40,51 @@ impl Secrets {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
         }
-        fs::create_dir_all(&self.dir).map_err(io)?;
         let mut secret = [0; 32];
         rand::rng().fill_bytes(&mut secret);
+        self.write(name, secret)?;
+        Ok(secret)
+    }
+
+    /// Every secret that was made, by name.
+    pub fn all(&self) -> Result<Vec<(String, [u8; 32])>, EngineError> {
+        let io = |source| EngineError::Io {
+            path: self.dir.clone(),
+            source,
+        };
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(io)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+            // What was being written when the process died is none.
+            if is_name(&name) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        let secrets = names.into_iter().map(|name| Ok((name.clone(), self.get(&name)?)));
+        secrets.collect()
+    }
+
+    /// Takes a secret over from elsewhere.
+    pub fn put(&self, name: &str, secret: [u8; 32]) -> Result<(), EngineError> {
+        if !is_name(name) {
+            return Err(EngineError::Options(format!("{name:?} is no secret's name")));
+        }
+        let _one_at_a_time = self.making.lock();
+        self.write(name, secret)
+    }
+
+    fn write(&self, name: &str, secret: [u8; 32]) -> Result<(), EngineError> {
+        let path = self.dir.join(name);
+        let io = |source| EngineError::Io {
+            path: path.clone(),
+            source,
+        };
+        fs::create_dir_all(&self.dir).map_err(io)?;
         // Written aside and renamed, so that a crash leaves a whole secret or none.
         let aside = self.dir.join(format!("{name}.new"));
         let _ = fs::remove_file(&aside);
@@ -54,7 +96,12 @@ impl Secrets {
         file.write_all(&secret).map_err(io)?;
         file.sync_all().map_err(io)?;
         fs::rename(&aside, &path).map_err(io)?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-        Ok(secret)
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io)
     }
+}
+
+/// 1 to 64 of `a-z`, `0-9` and `-`.
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }

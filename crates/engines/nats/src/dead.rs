@@ -43,7 +43,7 @@ pub(crate) async fn open(js: &Context, names: &Names, replicas: Replicas) -> Res
     streams::ensure(js, config).await
 }
 
-fn encode(event: &Event, error: &str, attempts: u32, at: Timestamp) -> HeaderMap {
+pub(crate) fn encode(event: &Event, error: &str, attempts: u32, at: Timestamp) -> HeaderMap {
     let mut headers = envelope::attributes(event);
     let mut end = error.len().min(ERROR_BYTES);
     while !error.is_char_boundary(end) {

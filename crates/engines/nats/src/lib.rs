@@ -26,6 +26,7 @@
 //!   moves, what the last commit knew of is counted as one.
 
 mod bus;
+mod copy;
 mod dead;
 mod envelope;
 mod error;
@@ -72,6 +73,8 @@ pub struct NatsOptions {
     pub ids: IdGenerator,
     /// Who may read a partition for a group, and relay a source.
     pub leases: Arc<dyn Leases>,
+    /// What this process's name as a holder of leases begins with, for people to know it by.
+    pub holder: String,
     /// How long a process that died keeps its partitions from the others. Renewed at a third of it.
     pub lease_ttl: Duration,
     /// How long servers remember ids: at least twice the deadline, so that whatever is tried again is known. Each takes
@@ -97,6 +100,7 @@ impl NatsOptions {
             clock,
             ids,
             leases,
+            holder: "nats".into(),
             lease_ttl: Duration::from_secs(10),
             deduplication: Duration::from_secs(120),
             deadline: Duration::from_secs(10),
@@ -207,7 +211,9 @@ impl Nats {
         let state = state::State::open(&client, &js, &names, replicas).await?;
         dead::open(&js, &names, replicas).await?;
         // An inbox is a random name that no other has.
-        let host = client.new_inbox().replace("_INBOX.", "nats:");
+        let host = client
+            .new_inbox()
+            .replace("_INBOX.", &format!("{}:", options.holder));
         let shared = Shared {
             client,
             js,

@@ -120,6 +120,11 @@ impl Relay {
         tasks.join_all().await;
     }
 
+    /// The lease that whoever relays a source has.
+    pub fn lease_name(&self, source: &str) -> String {
+        self.shared.names.relay_lease(source)
+    }
+
     async fn run_source(&self, source: &str, mut stop: watch::Receiver<bool>) {
         let mut pause = FIRST_PAUSE;
         self.note(source, |_| {});

@@ -28,6 +28,7 @@
 //! period must be longer than these two differ by.
 
 mod collect;
+pub mod copy;
 mod crypto;
 mod link;
 mod manifest;
@@ -110,6 +111,8 @@ pub struct ObjectBlobs {
     store: Arc<dyn Store>,
     secret: [u8; 32],
     clock: Arc<dyn Clock>,
+    /// Written by whoever collects, read by whoever copies.
+    collecting: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl ObjectBlobs {
@@ -138,6 +141,7 @@ impl ObjectBlobs {
             store,
             secret,
             clock,
+            collecting: Arc::default(),
         })
     }
 
@@ -161,6 +165,7 @@ impl ObjectBlobs {
             store,
             secret,
             clock,
+            collecting: Arc::default(),
         })
     }
 
@@ -444,6 +449,7 @@ impl Blobs for ObjectBlobs {
     }
 
     async fn collect(&self, grace: Duration) -> Result<Collected, BlobError> {
+        let _no_copy = self.collecting.write().await;
         self.collect_garbage(grace).await
     }
 

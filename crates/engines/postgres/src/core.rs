@@ -1,207 +1,96 @@
 //! What all ports of one engine share: the shards, the directory, and how a read finds its shard.
 
 use crate::{
-    directory::{Directory, Entry, Route, Rule},
+    directory::{Directory, Entry, Route, Rule, Ruled},
     encoding::unescape,
     error::{PostgresError, Trouble},
-    lane::{Lane, Pending, QUEUE},
-    link::{Connector, Params, Socket, Sockets},
-    options::{PostgresOptions, Role, ShardOptions},
+    link::{Connector, Params, Sockets},
+    options::{PostgresOptions, ShardOptions},
+    shard::{Shard, fence},
     tables::Tables,
 };
 use holon_base::{Clock, IdGenerator};
-use holon_ports::{Consistency, Partition, StoreError, store::WriteToken};
+use holon_ports::{Consistency, Partition, StoreError};
 use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
+    task::JoinSet,
     time::Instant,
 };
-use tokio_postgres::{Row, types::PgLsn};
+use tokio_postgres::Row;
 
-const DIRECTORY: &str = "SELECT d.version, s.slot, s.shard, s.state, r.kind, r.tenant, r.low, r.high \
-    FROM holon.directory d LEFT JOIN holon.directory_slots s ON true \
-    LEFT JOIN holon.directory_rules r ON r.slot = s.slot";
-/// How far a replica is; for one that was promoted since, how far it has written.
-const REPLAYED: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
-    ELSE pg_current_wal_flush_lsn() END";
-/// How long a replica may keep a reader from the primary, and how long it is left alone afterwards.
-const REPLICA_PATIENCE: Duration = Duration::from_millis(500);
-const REPLICA_REST: Duration = Duration::from_secs(2);
+/// The version, and what has changed since an earlier one. Rules are few, so all of them.
+const DIRECTORY: &str = "SELECT d.version, s.slot, s.shard, s.state, s.arrived, r.kind, r.tenant, r.low, r.high, r.active \
+    FROM holon.directory d LEFT JOIN \
+        (holon.directory_slots s LEFT JOIN holon.directory_rules r ON r.slot = s.slot) \
+        ON s.version > $1 OR r.slot IS NOT NULL";
+const SHARDS: &str = "SELECT number, name, url, replicas, state FROM holon.directory_shards ORDER BY number";
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
 pub(crate) fn closed() -> StoreError {
     StoreError::Unavailable("the engine is closed".into())
 }
 
-/// One shard, as this node reaches it.
-pub(crate) struct Shard {
-    pub name: String,
-    pub connector: Arc<Connector>,
-    pub primary: Sockets,
-    lanes: Vec<mpsc::Sender<Pending>>,
-    replicas: Vec<Replica>,
-    next_replica: AtomicUsize,
-    /// Told when this node has committed events to it.
-    pub told: Arc<Notify>,
+/// Where a read goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aim {
+    pub shard: usize,
+    /// The version of the directory by which the newest of its slots came there.
+    pub arrived: i64,
 }
 
-struct Replica {
-    sockets: Sockets,
-    /// The highest position that it is known to have replayed.
-    replayed: AtomicU64,
-    /// When it may be asked again, after it did not answer.
-    rests_until: Mutex<Instant>,
-}
-
-impl Shard {
-    pub fn new(
-        of: &ShardOptions,
-        options: &PostgresOptions,
-        stop: &watch::Receiver<bool>,
-    ) -> Result<(Self, Vec<Lane>), PostgresError> {
-        let name = format!("shard {}", of.name);
-        let connector = Arc::new(Connector::new(name, &of.url, Role::Primary, options)?);
-        let told = Arc::new(Notify::new());
-        let (lanes, senders): (Vec<Lane>, Vec<_>) = (0..options.lanes)
-            .map(|_| {
-                let (sender, waiting) = mpsc::channel(QUEUE);
-                let lane = Lane {
-                    socket: Socket::new(Arc::clone(&connector)),
-                    waiting,
-                    clock: Arc::clone(&options.clock),
-                    patience: options.patience,
-                    told: Arc::clone(&told),
-                    stop: stop.clone(),
-                };
-                (lane, sender)
-            })
-            .unzip();
-        let mut replicas = Vec::new();
-        for url in &of.replicas {
-            let name = format!("a replica of shard {}", of.name);
-            let connector = Arc::new(Connector::new(name, url, Role::Replica, options)?);
-            replicas.push(Replica {
-                sockets: Sockets::new(&connector, options.readers),
-                replayed: AtomicU64::new(0),
-                rests_until: Mutex::new(Instant::now()),
-            });
+impl From<Entry> for Aim {
+    fn from(entry: Entry) -> Self {
+        Self {
+            shard: entry.shard,
+            arrived: entry.arrived,
         }
-        let shard = Self {
-            name: of.name.clone(),
-            primary: Sockets::new(&connector, options.readers),
-            connector,
-            lanes: senders,
-            replicas,
-            next_replica: AtomicUsize::new(0),
-            told,
-        };
-        Ok((shard, lanes))
-    }
-
-    pub async fn submit(&self, pending: Pending) -> Result<(), StoreError> {
-        let lane = pending.prepared.lock as u64 as usize % self.lanes.len();
-        self.lanes[lane].send(pending).await.map_err(|_| closed())
-    }
-
-    pub fn discard(&self) {
-        self.primary.discard();
-        for replica in &self.replicas {
-            replica.sockets.discard();
-        }
-    }
-
-    async fn read(
-        &self,
-        consistency: Consistency,
-        deadline: Instant,
-        sql: &str,
-        params: Params<'_>,
-    ) -> Result<Vec<Row>, Trouble> {
-        if let Consistency::Eventual(token) = consistency
-            && !self.replicas.is_empty()
-        {
-            let next = self.next_replica.fetch_add(1, Ordering::Relaxed) % self.replicas.len();
-            if let Some(rows) = self.replicas[next].read(token, sql, params).await {
-                return Ok(rows);
-            }
-        }
-        self.primary.read(deadline, sql, params).await
     }
 }
 
-impl Replica {
-    /// `None` if it is behind, or away: then the primary is asked.
-    async fn read(&self, token: Option<WriteToken>, sql: &str, params: Params<'_>) -> Option<Vec<Row>> {
-        if *self.rests_until.lock() > Instant::now() {
-            return None;
-        }
-        let needed = token.map_or(0, |token| token.0);
-        let answer = tokio::time::timeout(REPLICA_PATIENCE, self.ask(needed, sql, params)).await;
-        let Ok(Ok((replayed, rows))) = answer else {
-            *self.rests_until.lock() = Instant::now() + REPLICA_REST;
-            return None;
-        };
-        (needed <= replayed).then_some(rows)
-    }
-
-    /// Rows, and what the replica had at least replayed when they were read.
-    async fn ask(&self, needed: u64, sql: &str, params: Params<'_>) -> Result<(u64, Vec<Row>), Trouble> {
-        let link = self.sockets.link(Instant::now() + REPLICA_PATIENCE).await?;
-        let known = self.replayed.load(Ordering::Relaxed);
-        if needed <= known {
-            return Ok((known, link.query(sql, params).await?));
-        }
-        // How far it is, is asked before the rows: what it has replayed by then, the rows' snapshot has.
-        let (replayed, rows) = link.query_both((REPLAYED, &[]), (sql, params)).await?;
-        let replayed = replayed
-            .first()
-            .and_then(|row| row.try_get::<_, Option<PgLsn>>(0).ok());
-        let replayed = replayed.flatten().map_or(0, u64::from);
-        self.replayed.fetch_max(replayed, Ordering::Relaxed);
-        Ok((replayed, rows))
-    }
-}
-
-/// The engine, but for its tasks.
+/// The engine.
 pub(crate) struct Core {
     pub options: PostgresOptions,
-    pub shards: Vec<Shard>,
+    /// In the order in which this node learned of them; none is ever taken out, so that a place stays what it is.
+    shards: RwLock<Vec<Arc<Shard>>>,
     pub tables: Tables,
     pub ids: IdGenerator,
     /// The database of the directory and of the leases.
     pub home: Sockets,
     pub home_connector: Arc<Connector>,
-    directory: RwLock<Arc<Directory>>,
-    refreshing: tokio::sync::Mutex<()>,
+    directory: watch::Sender<Arc<Directory>>,
+    /// When the last refresh that succeeded began.
+    refreshed: tokio::sync::Mutex<Option<Instant>>,
     pub stop: watch::Sender<bool>,
+    /// Told when this node was asked to move something.
+    pub asked: Notify,
+    /// Names this process among those that move slots.
+    pub mover: String,
+    pub tasks: Mutex<JoinSet<()>>,
 }
 
 impl Core {
-    pub fn new(
-        options: PostgresOptions,
-        shards: Vec<Shard>,
-        home_connector: Arc<Connector>,
-        stop: watch::Sender<bool>,
-    ) -> Self {
+    pub fn new(options: PostgresOptions, home_connector: Arc<Connector>) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             ids: IdGenerator::new(options.node, Arc::clone(&options.clock)),
             home: Sockets::new(&home_connector, 2),
             home_connector,
+            mover: format!("{}.{}.{:x}", options.node, std::process::id(), since.as_nanos()),
             options,
-            shards,
+            shards: RwLock::default(),
             tables: Tables::default(),
-            directory: RwLock::default(),
-            refreshing: tokio::sync::Mutex::new(()),
-            stop,
+            directory: watch::Sender::default(),
+            refreshed: tokio::sync::Mutex::new(None),
+            stop: watch::Sender::new(false),
+            asked: Notify::new(),
+            tasks: Mutex::default(),
         }
     }
 
@@ -218,11 +107,30 @@ impl Core {
     }
 
     pub fn directory(&self) -> Arc<Directory> {
-        Arc::clone(&self.directory.read())
+        Arc::clone(&self.directory.borrow())
     }
 
-    pub fn shard_index(&self, name: &str) -> Option<usize> {
-        self.shards.iter().position(|shard| shard.name == name)
+    pub fn shard(&self, index: usize) -> Arc<Shard> {
+        Arc::clone(&self.shards.read()[index])
+    }
+
+    /// All that have not been drained for good.
+    pub fn shards(&self) -> Vec<Arc<Shard>> {
+        let shards = self.shards.read();
+        shards
+            .iter()
+            .filter(|shard| !shard.is_retired())
+            .cloned()
+            .collect()
+    }
+
+    pub fn shard_named(&self, name: &str) -> Option<Arc<Shard>> {
+        self.shard_index(name).map(|index| self.shard(index))
+    }
+
+    fn shard_index(&self, name: &str) -> Option<usize> {
+        // One that was drained and added again is there twice.
+        self.shards.read().iter().rposition(|shard| shard.name == name)
     }
 
     pub fn route(&self, directory: &Directory, partition: &Partition) -> Result<Route, StoreError> {
@@ -231,49 +139,110 @@ impl Core {
             .ok_or_else(|| StoreError::Corrupt("the directory has no entry for a slot".into()))
     }
 
-    /// Reads the directory anew, unless another has done so since the caller took its copy.
-    pub async fn refresh(&self, seen: i64) -> Result<(), StoreError> {
-        let _one_at_a_time = self.refreshing.lock().await;
-        if self.directory().version > seen {
+    /// Reads the directory anew, unless that has been done, or begun, since the caller looked.
+    pub async fn refresh(self: &Arc<Self>, seen: i64) -> Result<(), StoreError> {
+        let asked = Instant::now();
+        let mut refreshed = self.refreshed.lock().await;
+        let known = self.directory();
+        if known.version > seen || refreshed.is_some_and(|began| began >= asked) {
             return Ok(());
         }
-        let rows = self.home.read(self.deadline(), DIRECTORY, &[]).await;
-        let directory = self.read_directory(&rows.map_err(Trouble::of_read)?)?;
-        *self.directory.write() = Arc::new(directory);
-        Ok(())
-    }
-
-    fn read_directory(&self, rows: &[Row]) -> Result<Directory, StoreError> {
-        let damaged = || StoreError::Corrupt("the directory is malformed".into());
-        let version = rows
+        let began = Instant::now();
+        let rows = self
+            .home
+            .read(self.deadline(), DIRECTORY, &[&known.version])
+            .await;
+        let rows = rows.map_err(Trouble::of_read)?;
+        let version: i64 = rows
             .first()
             .and_then(|row| row.try_get(0).ok())
             .ok_or_else(damaged)?;
-        let mut slots = HashMap::with_capacity(rows.len());
+        if version != known.version {
+            // After the directory: a shard is there before it has a slot.
+            let shards = self.home.read(self.deadline(), SHARDS, &[]).await;
+            self.learn_shards(&shards.map_err(Trouble::of_read)?)?;
+            let directory = self.read_directory(version, &known, &rows)?;
+            self.directory.send_replace(Arc::new(directory));
+        }
+        *refreshed = Some(began);
+        Ok(())
+    }
+
+    fn learn_shards(self: &Arc<Self>, rows: &[Row]) -> Result<(), StoreError> {
+        let bad = |_: tokio_postgres::Error| damaged();
+        for row in rows {
+            let (number, name): (i32, &str) = (row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?);
+            let (url, replicas): (&str, Vec<String>) =
+                (row.try_get(2).map_err(bad)?, row.try_get(3).map_err(bad)?);
+            let is_retired = row.try_get::<_, &str>(4).map_err(bad)? == "retired";
+            let known = self.shard_named(name);
+            match known {
+                Some(known) if is_retired => known.retire(),
+                Some(known) if !known.is_retired() => {}
+                None if is_retired => {}
+                _ => {
+                    let mut learned = ShardOptions::new(name, url);
+                    learned.replicas = replicas;
+                    // This node may reach it another way.
+                    let own = self.options.shards.iter().find(|own| own.name == name);
+                    self.open(own.unwrap_or(&learned), number)
+                        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open(self: &Arc<Self>, of: &ShardOptions, number: i32) -> Result<(), PostgresError> {
+        let (shard, lanes) = Shard::new(of, number, &self.options, &self.stop.subscribe())?;
+        let shard = Arc::new(shard);
+        self.shards.write().push(Arc::clone(&shard));
+        let mut tasks = self.tasks.lock();
+        if self.is_closed() {
+            return Ok(());
+        }
+        for lane in lanes {
+            tasks.spawn(lane.run());
+        }
+        tasks.spawn(crate::house::keep(Arc::clone(self), shard));
+        Ok(())
+    }
+
+    fn read_directory(&self, version: i64, known: &Directory, rows: &[Row]) -> Result<Directory, StoreError> {
+        let bad = |_: tokio_postgres::Error| damaged();
+        let mut slots: HashMap<i32, Entry> = known.slots.clone();
         let mut rules = Vec::new();
         for row in rows {
-            let (slot, shard, state): (i32, &str, &str) = (
-                row.try_get(1).map_err(|_| damaged())?,
-                row.try_get(2).map_err(|_| damaged())?,
-                row.try_get(3).map_err(|_| damaged())?,
-            );
-            let shard = self.shard_index(shard).ok_or_else(|| {
-                StoreError::Unavailable(format!(
-                    "the directory names shard {shard}, which is not configured"
-                ))
+            let Some(slot) = row.try_get::<_, Option<i32>>(1).map_err(bad)? else {
+                continue;
+            };
+            let name: &str = row.try_get(2).map_err(bad)?;
+            let shard = self.shard_index(name).ok_or_else(|| {
+                StoreError::Corrupt(format!("the directory gives slots to {name}, which is no shard"))
             })?;
-            let frozen = state != "owned";
-            slots.insert(slot, Entry { shard, frozen });
-            let Some(kind) = row.try_get::<_, Option<&str>>(4).map_err(|_| damaged())? else {
+            let entry = Entry {
+                shard,
+                frozen: row.try_get::<_, &str>(3).map_err(bad)? == "frozen",
+                arrived: row.try_get(4).map_err(bad)?,
+            };
+            slots.insert(slot, entry);
+            let Some(kind) = row.try_get::<_, Option<&str>>(5).map_err(bad)? else {
                 continue;
             };
             let text = |column| -> Result<Option<String>, StoreError> {
-                let text: Option<String> = row.try_get(column).map_err(|_| damaged())?;
+                let text: Option<String> = row.try_get(column).map_err(bad)?;
                 Ok(text.map(unescape))
             };
-            let tenant: Option<&str> = row.try_get(5).map_err(|_| damaged())?;
-            let rule = Rule::from_row(kind, tenant, text(6)?, text(7)?).ok_or_else(damaged)?;
-            rules.push((rule, slot));
+            let tenant: Option<&str> = row.try_get(6).map_err(bad)?;
+            let rule = Rule::from_row(kind, tenant, text(7)?, text(8)?).ok_or_else(damaged)?;
+            rules.push(Ruled {
+                rule,
+                slot,
+                active: row
+                    .try_get::<_, Option<bool>>(9)
+                    .map_err(bad)?
+                    .ok_or_else(damaged)?,
+            });
         }
         Ok(Directory::new(version, slots, rules))
     }
@@ -281,9 +250,9 @@ impl Core {
     /// Reads from a shard. `route` picks it from the directory, and is asked again if the shard knows of a newer one.
     /// The first column of every row is the shard's fence.
     pub async fn read(
-        &self,
+        self: &Arc<Self>,
         consistency: Consistency,
-        mut route: impl FnMut(&Directory) -> Result<usize, StoreError>,
+        mut route: impl FnMut(&Directory) -> Result<Aim, StoreError>,
         sql: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
@@ -293,8 +262,11 @@ impl Core {
                 return Err(closed());
             }
             let directory = self.directory();
-            let shard = &self.shards[route(&directory)?];
-            let rows = shard.read(consistency, retry.deadline, sql, params).await;
+            let aim = route(&directory)?;
+            let shard = self.shard(aim.shard);
+            let rows = shard
+                .read(consistency, aim.arrived, retry.deadline, sql, params)
+                .await;
             let rows = rows.map_err(Trouble::of_read)?;
             if fence(&rows)? <= directory.version {
                 return Ok(rows);
@@ -304,10 +276,8 @@ impl Core {
     }
 }
 
-fn fence(rows: &[Row]) -> Result<i64, StoreError> {
-    rows.first()
-        .and_then(|row| row.try_get(0).ok())
-        .ok_or_else(|| StoreError::Corrupt("the shard does not know what it is".into()))
+fn damaged() -> StoreError {
+    StoreError::Corrupt("the directory is malformed".into())
 }
 
 /// Waits for a directory that is newer than the one that was refused.
@@ -326,13 +296,15 @@ impl Retry {
 
     /// # Errors
     /// When the deadline has passed.
-    pub async fn pause(&mut self, core: &Core, refused: i64) -> Result<(), StoreError> {
+    pub async fn pause(&mut self, core: &Arc<Core>, refused: i64) -> Result<(), StoreError> {
         if Instant::now() >= self.deadline {
             return Err(StoreError::Unavailable("a slot is being moved".into()));
         }
+        let mut changes = core.directory.subscribe();
         core.refresh(refused).await?;
         if core.directory().version <= refused {
-            tokio::time::sleep(self.pause).await;
+            // Whoever refreshes it next wakes all that wait.
+            let _ = tokio::time::timeout(self.pause, changes.changed()).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
         Ok(())

@@ -6,28 +6,21 @@
 //! one partition, one tenant, a list of prefixes (such as regions), or ranges. Of several that fit, the most specific
 //! decides: partition, tenant, longest prefix, range (the oldest), hash.
 //!
-//! # How a slot can change hands
+//! # How it is kept
 //!
-//! Every node keeps a copy of the directory and refreshes it when a shard says so. Correctness does not depend on
-//! the copies: each shard has a *fence*, a directory version, and the list of its slots with their states, and each
-//! commit checks both in its own transaction. A commit or a read that was routed by a directory older than the fence is
-//! sent back, and its node refreshes. To move a slot from one shard to another:
+//! Every node keeps a copy of the directory and refreshes it when a shard says so, and from time to time. Correctness
+//! does not depend on the copies: each shard has a *fence*, a directory version, and the list of its slots with
+//! their states, and each commit checks both in its own transaction. A commit or a read that was routed by a directory
+//! older than the fence is sent back, and its node refreshes. A replica answers only if it has replayed the fence by
+//! which the slot came to its shard. How a slot changes hands is told in [`crate::mover`].
 //!
-//! 1. the directory says `frozen` (version v): nodes that know hold commits to the slot back; reads go on;
-//! 2. the source's fence is raised to v (`holon.raise_fence`), which waits for running commits; its row in
-//!    `holon.slots` becomes `frozen`. From here on the rows of the slot do not change;
-//! 3. rows are copied, `holon.versions` of the target is advanced past that of the source, and the target gets the
-//!    slot as `owned`;
-//! 4. the directory names the target, `owned` (version v + 1), and the source's fence is raised to v + 1, its row
-//!    becomes `moved`: readers with an older directory are sent back too, and what is left there may be deleted.
-//!
-//! | state | directory | shard |
+//! | state of a slot | directory | shard |
 //! |---|---|---|
 //! | `owned` | reads and commits go to the shard | takes both |
 //! | `frozen` | reads go to the shard, commits wait | refuses commits |
-//! | `moved` | - | refuses commits, is not walked |
-//!
-//! [`crate::Postgres::place`] makes rules for partitions that have no rows yet, in the same steps without the copy.
+//! | `pending` | a rule whose rows are being copied: decides nothing yet | - |
+//! | `arriving` | - | refuses commits; rows are being copied here |
+//! | `moved` | - | refuses commits; what is left of it is deleted |
 
 use holon_base::Tenant;
 use holon_ports::{Partition, log::partition_of};
@@ -147,6 +140,8 @@ pub(crate) struct Entry {
     pub shard: usize,
     /// Commits must wait.
     pub frozen: bool,
+    /// The version by which it came there; a replica that has not replayed so far does not have its rows.
+    pub arrived: i64,
 }
 
 /// Where a partition is.
@@ -156,18 +151,27 @@ pub(crate) struct Route {
     pub entry: Entry,
 }
 
+/// A rule, and the slot that it gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ruled {
+    pub rule: Rule,
+    pub slot: i32,
+    /// If not, its rows are still on their way, and all that it decides is that commits wait while it is frozen.
+    pub active: bool,
+}
+
 /// A copy of the directory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Directory {
     pub version: i64,
     pub slots: HashMap<i32, Entry>,
     /// The most specific first.
-    rules: Vec<(Rule, i32)>,
+    rules: Vec<Ruled>,
 }
 
 impl Directory {
-    pub fn new(version: i64, slots: HashMap<i32, Entry>, mut rules: Vec<(Rule, i32)>) -> Self {
-        rules.sort_by_key(|(rule, slot)| (std::cmp::Reverse(rule.rank()), *slot));
+    pub fn new(version: i64, slots: HashMap<i32, Entry>, mut rules: Vec<Ruled>) -> Self {
+        rules.sort_by_key(|ruled| (std::cmp::Reverse(ruled.rule.rank()), ruled.slot));
         Self {
             version,
             slots,
@@ -177,14 +181,34 @@ impl Directory {
 
     /// `None` if the directory has no entry for its slot: it is damaged.
     pub fn route(&self, partition: &Partition) -> Option<Route> {
-        let ruled = self.rules.iter().find(|(rule, _)| rule.covers(partition));
-        let slot = ruled.map_or_else(|| i32::from(slot_of(partition)), |(_, slot)| *slot);
-        let entry = *self.slots.get(&slot)?;
-        Some(Route { slot, entry })
+        let mut is_leaving = false;
+        for ruled in self.rules.iter().filter(|ruled| ruled.rule.covers(partition)) {
+            let entry = *self.slots.get(&ruled.slot)?;
+            if ruled.active {
+                return Some(Self::held(ruled.slot, entry, is_leaving));
+            }
+            is_leaving |= entry.frozen;
+        }
+        let slot = i32::from(slot_of(partition));
+        Some(Self::held(slot, *self.slots.get(&slot)?, is_leaving))
     }
 
-    pub fn rules(&self) -> impl Iterator<Item = (&Rule, i32)> {
-        self.rules.iter().map(|(rule, slot)| (rule, *slot))
+    fn held(slot: i32, mut entry: Entry, is_leaving: bool) -> Route {
+        entry.frozen |= is_leaving;
+        Route { slot, entry }
+    }
+
+    /// As it will be once a rule is active.
+    pub fn with_active(&self, slot: i32) -> Self {
+        let mut next = self.clone();
+        for ruled in &mut next.rules {
+            ruled.active |= ruled.slot == slot;
+        }
+        next
+    }
+
+    pub fn rules(&self) -> impl Iterator<Item = &Ruled> {
+        self.rules.iter()
     }
 }
 
@@ -201,6 +225,7 @@ mod tests {
                 Entry {
                     shard: 0,
                     frozen: false,
+                    arrived: 0,
                 },
             )
         });
@@ -223,7 +248,12 @@ mod tests {
             (Rule::Tenant(shop.clone()), 4_100),
             (Rule::Partition(Partition::new(&shop, "eu:de:1")), 4_101),
         ];
-        let directory = Directory::new(1, slots.collect(), rules);
+        let rules = rules.into_iter().map(|(rule, slot)| Ruled {
+            rule,
+            slot,
+            active: true,
+        });
+        let directory = Directory::new(1, slots.collect(), rules.collect());
         let slot = |tenant: &Tenant, entity: &str| {
             let partition = Partition::new(tenant, entity);
             directory.route(&partition).map(|route| route.slot)

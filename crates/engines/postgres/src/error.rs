@@ -26,8 +26,15 @@ pub enum PostgresError {
         found: String,
         expected: String,
     },
-    #[error("shard {shard} has rows that the rule covers; they must be moved first")]
-    Occupied { shard: String },
+    #[error(
+        "{database} is empty, though the directory says that the shard has slots; its address is wrong, or it must be \
+         restored first"
+    )]
+    Emptied { database: String },
+    #[error("there is no shard {name}; there are {known}")]
+    NoShard { name: String, known: String },
+    #[error("{0}")]
+    Conflict(String),
     #[error("{database} refused: {detail}")]
     Refused { database: String, detail: String },
 }

@@ -16,9 +16,10 @@ use crate::{
     encoding::{EventRow, Place, StepRow},
     error::Trouble,
     link::{Link, Socket},
+    shard::token,
 };
 use holon_base::Clock;
-use holon_ports::{Committed, StoreError, store::WriteToken};
+use holon_ports::{Committed, StoreError};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -62,6 +63,8 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) struct Lane {
+    /// The number of the shard, for tokens.
+    pub shard: i32,
     pub socket: Socket,
     pub waiting: mpsc::Receiver<Pending>,
     pub clock: Arc<dyn Clock>,
@@ -170,7 +173,7 @@ impl Lane {
             &call.events,
         ];
         let (committed, token) = link.query_both((COMMIT, &params), (TOKEN, &[])).await?;
-        let answers = read_answers(&committed, &token, group.len())
+        let answers = read_answers(&committed, &token, self.shard, group.len())
             .ok_or_else(|| Trouble::Lost("the answer is malformed".into()))?;
         if !call.events.is_empty() {
             self.told.notify_one();
@@ -237,8 +240,6 @@ impl<'a> Call<'a> {
         }
         call.locks.sort_unstable();
         call.locks.dedup();
-        call.slots.sort_unstable();
-        call.slots.dedup();
         call
     }
 
@@ -253,12 +254,12 @@ impl<'a> Call<'a> {
     }
 }
 
-fn read_answers(committed: &[Row], token: &[Row], commits: usize) -> Option<Vec<Answer>> {
+fn read_answers(committed: &[Row], position: &[Row], shard: i32, commits: usize) -> Option<Vec<Answer>> {
     let row = committed.first()?;
     if !row.try_get::<_, bool>(0).ok()? {
         return Some(vec![Ok(Outcome::Moved); commits]);
     }
-    let token = WriteToken(token.first()?.try_get::<_, PgLsn>(0).ok()?.into());
+    let token = token(shard, position.first()?.try_get::<_, PgLsn>(0).ok()?);
     let versions: Vec<Option<i64>> = row.try_get(1).ok()?;
     let failed: Vec<Option<i32>> = row.try_get(2).ok()?;
     let reasons: Vec<Option<i16>> = row.try_get(3).ok()?;

@@ -72,6 +72,21 @@ impl PostgresLeases {
         }
     }
 
+    /// Also while the engine closes.
+    pub(crate) async fn give_up(&self, held: &Lease) -> Result<(), LeaseError> {
+        // Over for every clock, also one that goes back.
+        let sql = "UPDATE holon.leases SET expires = 0 WHERE name = $1 AND holder = $2 AND fence = $3";
+        let (name, holder, fence) = (escape(&held.name), escape(&held.holder), held.fence.0 as i64);
+        let given = self
+            .0
+            .home
+            .read(self.0.deadline(), sql, &[&name, &holder, &fence])
+            .await;
+        given
+            .map(drop)
+            .map_err(|trouble| LeaseError::Unavailable(trouble.of_read().to_string()))
+    }
+
     /// Every operation may be repeated when its answer was lost: the holder that asks twice gets the same.
     async fn ask(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, LeaseError> {
         if self.0.is_closed() {
@@ -136,11 +151,10 @@ impl Leases for PostgresLeases {
     }
 
     async fn release(&self, held: &Lease) -> Result<(), LeaseError> {
-        // Over for every clock, also one that goes back.
-        let sql = "UPDATE holon.leases SET expires = 0 WHERE name = $1 AND holder = $2 AND fence = $3";
-        let (name, holder, fence) = (escape(&held.name), escape(&held.holder), held.fence.0 as i64);
-        self.ask(sql, &[&name, &holder, &fence]).await?;
-        Ok(())
+        if self.0.is_closed() {
+            return Err(LeaseError::Unavailable(closed().to_string()));
+        }
+        self.give_up(held).await
     }
 
     async fn current(&self, name: &str) -> Result<Option<Lease>, LeaseError> {

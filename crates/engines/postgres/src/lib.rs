@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`lane`] says how concurrent commits share round trips and syncs, [`directory`] which shard has which partition
-//! and how a slot can move, [`schema`] how the schema comes to be, [`encoding`] how rows lie in it, [`link`] how
+//! and [`mover`] how a slot moves, [`schema`] how the schema comes to be, [`encoding`] how rows lie in it, [`link`] how
 //! connections are shared and made anew, [`leases`] and [`outbox`] how those ports work.
 //!
 //! # What lies in a database
@@ -45,88 +45,72 @@
 //! Connections are not encrypted: connection strings that require TLS are refused, so servers must be reached
 //! over a network that is trusted. Sessions hold prepared statements and settings, so a pooler in between must not pool
 //! by transaction. A partition key that is long and full of NULs or `\` can exceed what an index holds
-//! (some 2,700 bytes of address); the commit is then refused as `Invalid`. Moving slots is not in here yet, only what
-//! makes it safe.
+//! (some 2,700 bytes of address); the commit is then refused as `Invalid`.
 
 mod commit;
+mod copy;
 mod core;
 pub mod directory;
 mod encoding;
 mod error;
+mod house;
+mod join;
 mod lane;
 pub mod leases;
 mod link;
+pub mod mover;
 mod options;
 mod outbox;
-mod place;
 pub mod schema;
+mod shard;
+pub mod status;
 mod store;
 mod tables;
+mod walk;
 
 pub use directory::Rule;
 pub use error::PostgresError;
+pub use mover::{Moving, Spread};
 pub use options::{LeaseTime, PostgresOptions, ShardOptions};
 
 use crate::{
-    core::{Core, Shard},
-    error::Trouble,
-    lane::Lane,
-    leases::PostgresLeases,
-    link::Connector,
-    options::Role,
-    outbox::PostgresOutbox,
-    schema::refused,
-    store::PostgresStore,
+    core::Core, leases::PostgresLeases, link::Connector, options::Role, outbox::PostgresOutbox,
+    schema::refused, store::PostgresStore,
 };
 use holon_ports::{Leases, Outbox, Partition, Store, StoreError};
-use parking_lot::Mutex;
 use std::{collections::BTreeSet, sync::Arc};
-use tokio::{sync::watch, task::JoinSet};
 
 /// The engine. Dropping it stops it; [`Postgres::close`] also waits for what is under way.
 pub struct Postgres {
     core: Arc<Core>,
-    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Postgres {
-    /// Connects to every shard, brings their schemas up to date, and makes the directory if there is none.
+    /// Connects to every shard of the options, brings their schemas up to date, and makes the directory if there is
+    /// none. Other shards are learned from the directory.
     ///
     /// # Errors
     /// See [`PostgresError`]. No message holds a password.
     pub async fn connect(options: PostgresOptions) -> Result<Self, PostgresError> {
         options.check()?;
-        let (stop, stopped) = watch::channel(false);
-        let mut shards = Vec::new();
-        let mut lanes = Vec::new();
-        for of in &options.shards {
-            let (shard, of_shard) = Shard::new(of, &options, &stopped)?;
-            shards.push(shard);
-            lanes.extend(of_shard);
-        }
-        let home = match &options.directory {
-            Some(url) => Arc::new(Connector::new(
-                "the directory".into(),
-                url,
-                Role::Primary,
-                &options,
-            )?),
-            None => Arc::clone(&shards[0].connector),
+        let url = options.directory.as_ref().unwrap_or(&options.shards[0].url);
+        let name = match &options.directory {
+            Some(_) => "the directory".to_owned(),
+            None => format!("shard {}", options.shards[0].name),
         };
-        prepare(&shards, &home).await?;
-        let tables = tables_of_all(&shards).await?;
-        let core = Arc::new(Core::new(options, shards, home, stop));
-        for table in tables {
-            core.tables.insert(&table);
-        }
+        let home = Arc::new(Connector::new(name, url, Role::Primary, &options)?);
+        join::join(&home, &options).await?;
+        let core = Arc::new(Core::new(options, home));
+        let engine = Self { core };
+        let core = &engine.core;
         core.refresh(0)
             .await
             .map_err(|error| PostgresError::Options(error.to_string()))?;
-        let tasks = spawn(&core, lanes);
-        Ok(Self {
-            core,
-            tasks: Mutex::new(tasks),
-        })
+        for table in tables_of_all(core).await? {
+            core.tables.insert(&table);
+        }
+        core.tasks.lock().spawn(mover::run(Arc::clone(core)));
+        Ok(engine)
     }
 
     pub fn store(&self) -> Arc<dyn Store> {
@@ -141,47 +125,13 @@ impl Postgres {
         Arc::new(PostgresOutbox(Arc::clone(&self.core)))
     }
 
-    /// Gives the partitions of a rule a slot of their own, on a shard of choice. For partitions that have no rows
-    /// yet; asking again for the same does nothing more. Other nodes learn of it when they next read or write.
-    ///
-    /// # Errors
-    /// [`PostgresError::Occupied`] if rows are there that the rule covers.
-    pub async fn place(&self, rule: &Rule, shard: &str) -> Result<(), PostgresError> {
-        place::place(&self.core, rule, shard).await
-    }
-
     /// The shard that has a partition, as this node knows it.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if the directory has a hole.
     pub fn shard_of(&self, partition: &Partition) -> Result<String, StoreError> {
         let route = self.core.route(&self.core.directory(), partition)?;
-        Ok(self.core.shards[route.entry.shard].name.clone())
-    }
-
-    /// The rules of the directory with their slots, the most specific first.
-    pub fn rules(&self) -> Vec<(Rule, i32)> {
-        let directory = self.core.directory();
-        directory
-            .rules()
-            .map(|(rule, slot)| (rule.clone(), slot))
-            .collect()
-    }
-
-    /// How many slots each shard has, by this node's copy of the directory.
-    pub fn slots(&self) -> Vec<(String, usize)> {
-        let directory = self.core.directory();
-        let count = |index: usize| {
-            directory
-                .slots
-                .values()
-                .filter(|entry| entry.shard == index)
-                .count()
-        };
-        let shards = self.core.shards.iter().enumerate();
-        shards
-            .map(|(index, shard)| (shard.name.clone(), count(index)))
-            .collect()
+        Ok(self.core.shard(route.entry.shard).name.clone())
     }
 
     /// Deletes expired rows now, a bounded number of each table and shard; answers how many.
@@ -190,8 +140,8 @@ impl Postgres {
     /// If a shard is away.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         let mut swept = 0;
-        for shard in &self.core.shards {
-            swept += sweep(&self.core, shard).await?;
+        for shard in self.core.shards() {
+            swept += house::sweep(&self.core, &shard).await?;
         }
         Ok(swept)
     }
@@ -199,10 +149,10 @@ impl Postgres {
     /// Stops: commits that wait are sent and answered, everything after is refused. Closing twice does nothing more.
     pub async fn close(&self) {
         self.core.stop.send_replace(true);
-        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        let mut tasks = std::mem::take(&mut *self.core.tasks.lock());
         while tasks.join_next().await.is_some() {}
         self.core.home.discard();
-        for shard in &self.core.shards {
+        for shard in self.core.shards() {
             shard.discard();
         }
     }
@@ -214,29 +164,10 @@ impl Drop for Postgres {
     }
 }
 
-/// Schemas, directory and claims, in this order.
-async fn prepare(shards: &[Shard], home: &Arc<Connector>) -> Result<(), PostgresError> {
-    let mut directory = schema::connect(home).await?;
-    schema::migrate(&mut directory, &home.database).await?;
-    let mut clients = Vec::new();
-    for shard in shards {
-        let mut client = schema::connect(&shard.connector).await?;
-        schema::migrate(&mut client, &shard.connector.database).await?;
-        clients.push(client);
-    }
-    let names: Vec<&str> = shards.iter().map(|shard| shard.name.as_str()).collect();
-    place::create_directory(&mut directory, &home.database, &names).await?;
-    for (shard, client) in shards.iter().zip(&mut clients) {
-        let slots = place::slots_of(&directory, &home.database, &shard.name).await?;
-        place::claim(client, &shard.connector.database, &shard.name, &slots).await?;
-    }
-    Ok(())
-}
-
 /// The tables that every shard has.
-async fn tables_of_all(shards: &[Shard]) -> Result<BTreeSet<String>, PostgresError> {
+async fn tables_of_all(core: &Core) -> Result<BTreeSet<String>, PostgresError> {
     let mut common: Option<BTreeSet<String>> = None;
-    for shard in shards {
+    for shard in core.shards() {
         let client = schema::connect(&shard.connector).await?;
         let rows = client.query("SELECT name FROM holon.tables", &[]).await;
         let rows = rows.map_err(|error| refused(&shard.connector.database, &error))?;
@@ -247,46 +178,4 @@ async fn tables_of_all(shards: &[Shard]) -> Result<BTreeSet<String>, PostgresErr
         });
     }
     Ok(common.unwrap_or_default())
-}
-
-fn spawn(core: &Arc<Core>, lanes: Vec<Lane>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for lane in lanes {
-        tasks.spawn(lane.run());
-    }
-    for index in 0..core.shards.len() {
-        tasks.spawn(keep_house(Arc::clone(core), index));
-    }
-    tasks
-}
-
-/// Sweeps a shard until the engine stops; without a pause while there is much.
-async fn keep_house(core: Arc<Core>, shard: usize) {
-    let mut stop = core.stop.subscribe();
-    let shard = &core.shards[shard];
-    loop {
-        tokio::select! {
-            _ = stop.changed() => return,
-            () = tokio::time::sleep(core.options.housekeeping) => {}
-        }
-        loop {
-            match sweep(&core, shard).await {
-                Ok(swept) if swept >= u64::from(core.options.sweep_rows) && !core.is_closed() => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(shard = shard.name, %error, "expired rows were not swept");
-                    break;
-                }
-            }
-        }
-    }
-}
-
-async fn sweep(core: &Core, shard: &Shard) -> Result<u64, StoreError> {
-    let (now, most) = (core.clock().now().millis(), core.options.sweep_rows as i32);
-    let sql = "SELECT holon.sweep($1, $2)";
-    let rows = shard.primary.read(core.deadline(), sql, &[&now, &most]).await;
-    let rows = rows.map_err(Trouble::of_read)?;
-    let swept: Option<i64> = rows.first().and_then(|row| row.try_get(0).ok());
-    Ok(swept.and_then(|swept| u64::try_from(swept).ok()).unwrap_or(0))
 }

@@ -31,6 +31,17 @@ impl ShardOptions {
         self.replicas.push(url.into());
         self
     }
+
+    pub(crate) fn check(&self) -> Result<(), PostgresError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if (1..=32).contains(&self.name.len()) && self.name.bytes().all(plain) {
+            return Ok(());
+        }
+        Err(PostgresError::Options(format!(
+            "a shard's name is 1 to 32 of a-z, 0-9 and '-'; got {:?}",
+            self.name
+        )))
+    }
 }
 
 impl fmt::Debug for ShardOptions {
@@ -80,6 +91,8 @@ pub struct PostgresOptions {
     pub housekeeping: Duration,
     /// Rows of each table that one sweep deletes at most.
     pub sweep_rows: u32,
+    /// How many bytes a second are copied, or deleted where they were, when slots move.
+    pub move_bytes_per_second: u64,
 }
 
 impl PostgresOptions {
@@ -98,6 +111,7 @@ impl PostgresOptions {
             statement_timeout: Duration::from_secs(10),
             housekeeping: Duration::from_secs(1),
             sweep_rows: 1_000,
+            move_bytes_per_second: 8 << 20,
         }
     }
 
@@ -120,13 +134,7 @@ impl PostgresOptions {
         }
         let mut names = HashSet::new();
         for shard in &self.shards {
-            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-            if !(1..=32).contains(&shard.name.len()) || !shard.name.bytes().all(plain) {
-                return invalid(format!(
-                    "a shard's name is 1 to 32 of a-z, 0-9 and '-'; got {:?}",
-                    shard.name
-                ));
-            }
+            shard.check()?;
             if !names.insert(&shard.name) {
                 return invalid(format!("shard {} is there twice", shard.name));
             }
@@ -134,7 +142,12 @@ impl PostgresOptions {
         if self.node > holon_base::id::MAX_NODE {
             return invalid(format!("a node's number is at most {}", holon_base::id::MAX_NODE));
         }
-        let counts = [self.lanes, self.readers, self.sweep_rows as usize];
+        let counts = [
+            self.lanes,
+            self.readers,
+            self.sweep_rows as usize,
+            self.move_bytes_per_second as usize,
+        ];
         let times = [self.connect_timeout, self.statement_timeout, self.housekeeping];
         if counts.contains(&0) || times.iter().any(|time| time.as_millis() == 0) {
             return invalid("numbers of connections, rows and times must not be zero".into());

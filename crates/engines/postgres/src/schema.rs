@@ -13,7 +13,10 @@ use std::time::Duration;
 use tokio_postgres::{Client, error::SqlState};
 
 /// In order; what was released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001_base.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema/0001_base.sql"),
+    include_str!("schema/0002_moves.sql"),
+];
 /// The schema that this program knows.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
 
@@ -22,7 +25,7 @@ const LOCK_ATTEMPTS: u32 = 60;
 const LOCK_PAUSE: Duration = Duration::from_millis(250);
 
 /// The first part of every advisory lock of Holon that is not a partition's; "HOLN".
-const LOCKS: i32 = 0x484f_4c4e;
+pub(crate) const LOCKS: i32 = 0x484f_4c4e;
 const MIGRATION_LOCK: i32 = 2;
 const DIRECTORY_LOCK: i32 = 4;
 
@@ -148,6 +151,9 @@ pub(crate) async fn create_tables(
     database: &str,
     tables: &[(&str, String)],
 ) -> Result<(), PostgresError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
     let fail = |error: tokio_postgres::Error| refused(database, &error);
     let lock = "SELECT pg_advisory_lock($1, $2)";
     client
@@ -159,5 +165,10 @@ pub(crate) async fn create_tables(
         let sql = format!("SELECT holon.create_table('{name}', '{relation}')");
         run_without_blocking(client, database, &sql).await?;
     }
+    let unlock = "SELECT pg_advisory_unlock($1, $2)";
+    client
+        .execute(unlock, &[&LOCKS, &MIGRATION_LOCK])
+        .await
+        .map_err(fail)?;
     Ok(())
 }

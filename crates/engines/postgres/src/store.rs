@@ -2,16 +2,17 @@
 
 use crate::{
     commit::{self, Prepared},
-    core::{Core, Retry, closed},
+    core::{Aim, Core, Retry, closed},
     directory::Directory,
-    encoding::{escape, unescape},
+    encoding::escape,
     lane::{Answer, Outcome, Pending},
     schema, tables,
+    walk::{self, Place},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::try_join_all;
-use holon_base::{Tenant, Timestamp};
+use holon_base::Timestamp;
 use holon_ports::{
     Batch, Committed, Consistency, Partition, Row, RowKey, Scan, ScanPage, Store, StoreError, Table, Value,
     store::TableCursor,
@@ -25,12 +26,12 @@ const READ_KEYS: usize = 1_000;
 
 pub(crate) struct PostgresStore(pub Arc<Core>);
 
-fn damaged(error: &tokio_postgres::Error) -> StoreError {
+pub(crate) fn damaged(error: &tokio_postgres::Error) -> StoreError {
     StoreError::Corrupt(format!("a row cannot be read: {error}"))
 }
 
 /// The row in columns 1 to 5, after the fence; `None` where there is none.
-fn read_row(sql: &SqlRow, sort: Bytes) -> Result<Option<Row>, StoreError> {
+pub(crate) fn read_row(sql: &SqlRow, sort: Bytes) -> Result<Option<Row>, StoreError> {
     let bad = |error: tokio_postgres::Error| damaged(&error);
     let Some(kind) = sql.try_get::<_, Option<i16>>(1).map_err(bad)? else {
         return Ok(None);
@@ -56,7 +57,7 @@ fn read_row(sql: &SqlRow, sort: Bytes) -> Result<Option<Row>, StoreError> {
     }))
 }
 
-fn read_sort(sql: &SqlRow) -> Result<Bytes, StoreError> {
+pub(crate) fn read_sort(sql: &SqlRow) -> Result<Bytes, StoreError> {
     let sort: Option<&[u8]> = sql.try_get(6).map_err(|error| damaged(&error))?;
     Ok(Bytes::copy_from_slice(sort.unwrap_or_default()))
 }
@@ -70,7 +71,7 @@ impl PostgresStore {
     async fn get_some(
         &self,
         table: Table,
-        (routed_by, shard): (i64, usize),
+        shard: usize,
         keys: &[(usize, &RowKey)],
         consistency: Consistency,
     ) -> Result<Vec<(usize, Row)>, StoreError> {
@@ -87,8 +88,13 @@ impl PostgresStore {
         let now = self.0.clock().now().millis();
         let mut is_moved = false;
         let route = |directory: &Directory| {
-            is_moved = directory.version > routed_by;
-            Ok(shard)
+            let mut arrived = 0;
+            for (_, key) in keys {
+                let entry = self.0.route(directory, &key.partition)?.entry;
+                is_moved |= entry.shard != shard;
+                arrived = arrived.max(entry.arrived);
+            }
+            Ok(Aim { shard, arrived })
         };
         let rows = self
             .0
@@ -149,7 +155,7 @@ impl PostgresStore {
                     since,
                     answer,
                 };
-                match self.0.shards[route.entry.shard].submit(pending).await {
+                match self.0.shard(route.entry.shard).submit(pending).await {
                     Ok(()) => sent.push((place, prepared, answered)),
                     Err(error) => answers[place] = Some(Err(error)),
                 }
@@ -201,7 +207,9 @@ impl Store for PostgresStore {
             return Err(closed());
         }
         let away = |error: crate::PostgresError| StoreError::Unavailable(error.to_string());
-        try_join_all(self.0.shards.iter().map(|shard| async {
+        // A shard that was added lately has it too.
+        self.0.refresh(i64::MAX).await?;
+        try_join_all(self.0.shards().iter().map(|shard| async {
             let mut client = schema::connect(&shard.connector).await?;
             schema::create_tables(&mut client, &shard.connector.database, &new).await
         }))
@@ -217,7 +225,7 @@ impl Store for PostgresStore {
         let sql = self.0.tables.get(key.table.0)?;
         let (tenant, entity) = (key.partition.tenant.as_str(), escape(&key.partition.entity));
         let (sort, now) = (key.sort.as_ref(), self.0.clock().now().millis());
-        let route = |directory: &Directory| Ok(self.0.route(directory, &key.partition)?.entry.shard);
+        let route = |directory: &Directory| Ok(self.0.route(directory, &key.partition)?.entry.into());
         let rows = self
             .0
             .read(consistency, route, &sql.get, &[&tenant, &entity, &sort, &now])
@@ -239,7 +247,7 @@ impl Store for PostgresStore {
         }
         let reads = groups.iter().flat_map(|((table, shard), keys)| {
             keys.chunks(READ_KEYS)
-                .map(|keys| self.get_some(*table, (directory.version, *shard), keys, consistency))
+                .map(|keys| self.get_some(*table, *shard, keys, consistency))
         });
         let mut answer = vec![None; keys.len()];
         for (place, row) in try_join_all(reads).await?.into_iter().flatten() {
@@ -267,7 +275,7 @@ impl Store for PostgresStore {
         let now = self.0.clock().now().millis();
         // One more, to know whether there is more.
         let limit = i64::try_from(scan.limit).unwrap_or(i64::MAX).saturating_add(1);
-        let route = |directory: &Directory| Ok(self.0.route(directory, &scan.partition)?.entry.shard);
+        let route = |directory: &Directory| Ok(self.0.route(directory, &scan.partition)?.entry.into());
         let sql = table.scan(end.is_some(), scan.reverse);
         let rows = match &end {
             Some(end) => {
@@ -339,71 +347,10 @@ impl Store for PostgresStore {
         if limit == 0 {
             return Err(StoreError::Invalid("the limit of a walk is at least 1".into()));
         }
-        let sql = self.0.tables.get(table.0)?;
-        let mut place = match cursor {
+        let place = match cursor {
             Some(cursor) => Place::read(table, &cursor)?,
             None => Place::default(),
         };
-        let now = self.0.clock().now().millis();
-        let mut walked = Vec::new();
-        while place.shard < self.0.shards.len() {
-            let wanted = (limit - walked.len()) as i64;
-            let rows = self
-                .0
-                .read(
-                    Consistency::Strong,
-                    |_| Ok(place.shard),
-                    &sql.walk,
-                    &[&place.tenant, &place.entity, &place.sort, &now, &wanted],
-                )
-                .await?;
-            let before = walked.len();
-            for sql in &rows {
-                let Some(row) = read_row(sql, read_sort(sql)?)? else {
-                    continue;
-                };
-                let bad = |error: tokio_postgres::Error| damaged(&error);
-                place.tenant = sql.try_get(7).map_err(bad)?;
-                place.entity = sql.try_get(8).map_err(bad)?;
-                place.sort = row.sort.to_vec();
-                let tenant =
-                    Tenant::new(&place.tenant).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-                walked.push((Partition::new(&tenant, unescape(place.entity.clone())), row));
-            }
-            if walked.len() == limit {
-                return Ok((walked, Some(place.write(table))));
-            }
-            if ((walked.len() - before) as i64) < wanted {
-                place = Place {
-                    shard: place.shard + 1,
-                    ..Place::default()
-                };
-            }
-        }
-        Ok((walked, None))
-    }
-}
-
-/// How far a walk is: the last row that was answered, of a shard.
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-struct Place {
-    shard: usize,
-    tenant: String,
-    /// Escaped.
-    entity: String,
-    sort: Vec<u8>,
-}
-
-impl Place {
-    fn write(&self, table: Table) -> TableCursor {
-        // Numbers and texts can always be written.
-        serde_json::to_vec(&(table.0, self)).unwrap_or_default().into()
-    }
-
-    fn read(table: Table, cursor: &TableCursor) -> Result<Self, StoreError> {
-        match serde_json::from_slice::<(&str, Self)>(cursor) {
-            Ok((name, place)) if name == table.0 => Ok(place),
-            _ => Err(StoreError::Invalid("the cursor is not of this table".into())),
-        }
+        walk::walk(&self.0, table, place, limit).await
     }
 }

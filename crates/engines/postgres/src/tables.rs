@@ -47,10 +47,8 @@ impl TableSql {
             )
         };
         let walk = format!(
-            // What a shard holds of slots that are another's by now is not its to tell.
             "SELECT f.fence, r.* FROM holon.shard f LEFT JOIN LATERAL ( \
                 SELECT {VALUE}, r.sort, r.tenant, r.entity FROM holon.\"{relation}\" r \
-                JOIN holon.slots o ON o.slot = r.slot AND o.state <> 'moved' \
                 WHERE (r.tenant, r.entity, r.sort) > ($1, $2, $3) AND (r.expires IS NULL OR r.expires > $4) \
                 ORDER BY r.tenant, r.entity, r.sort LIMIT $5) r ON true"
         );
@@ -91,6 +89,12 @@ impl Tables {
             .write()
             .entry(name.into())
             .or_insert_with(|| Arc::new(TableSql::new(relation_of(name))));
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.read().keys().map(|name| name.to_string()).collect();
+        names.sort_unstable();
+        names
     }
 
     pub fn is_there(&self, name: &str) -> bool {

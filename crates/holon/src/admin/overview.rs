@@ -1,7 +1,11 @@
 //! The overview: systems, consumers and the store, once or once a second.
 
 use super::Admin;
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+};
 use holon_base::Timestamp;
 use holon_realtime::{LiveRequest, Outgoing};
 use holon_web::{ApiError, Health, Json, Query};
@@ -191,16 +195,35 @@ pub fn memory_bytes() -> u64 {
     pages.unwrap_or(0) * PAGE
 }
 
-/// The node from inside, now.
+/// Which node.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OverviewQuery {
+    /// The node to look at; without it, the one that answers.
+    #[param(maximum = 1023)]
+    node: Option<u16>,
+}
+
+/// A node from inside, now: this one, or another that this one asks.
 #[utoipa::path(
     get,
     path = "/v1/admin/overview",
     operation_id = "getOverview",
     tag = "admin",
+    params(OverviewQuery),
     responses((status = 200, description = "The node now", body = Overview))
 )]
-pub async fn get_overview(State(admin): State<Arc<Admin>>) -> Json<Overview> {
-    Json(admin.overview().await)
+pub async fn get_overview(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<OverviewQuery>,
+) -> Result<Response, ApiError> {
+    match query.node.filter(|node| *node != admin.node) {
+        None => Ok(Json(admin.overview().await).into_response()),
+        Some(node) => {
+            let json = admin.overview_of(node).await?;
+            Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

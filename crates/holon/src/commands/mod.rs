@@ -1,8 +1,12 @@
 //! The commands: each reads its arguments, does its work on a runtime if it needs one, and says what came of it.
 
+mod backup;
 mod check;
+mod migrate;
 mod openapi;
 mod rebuild;
+mod restore;
+mod shards;
 mod social;
 
 use crate::{
@@ -43,7 +47,11 @@ pub fn run(command: Command) -> Result<ExitCode, CommandError> {
             let settings = arguments.load(Vec::new())?.settings;
             on_runtime(check::run(settings))
         }
+        Command::Backup(arguments) => on_runtime(backup::run(arguments)),
+        Command::Restore(arguments) => on_runtime(restore::run(arguments)),
+        Command::Migrate(arguments) => on_runtime(migrate::run(arguments)),
         Command::Rebuild { name, server } => on_runtime(rebuild::run(&name, server)),
+        Command::Shards(command) => on_runtime(shards::run(command)),
         Command::Openapi => {
             let document = on_runtime(openapi::document(Settings::default()))?;
             print(&document)

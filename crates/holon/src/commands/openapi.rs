@@ -3,11 +3,13 @@
 use super::CommandError;
 use crate::{
     admin::{Admin, Parts},
+    cluster::own_facts,
     jobs::Holder,
     node::Node,
     serve,
     settings::Settings,
 };
+use holon_cluster::Cluster;
 use holon_telemetry::{Metrics, Tracer, TracerOptions};
 use std::sync::Arc;
 
@@ -37,6 +39,11 @@ pub async fn document(settings: Settings) -> Result<String, CommandError> {
             settings.node,
             &*node.context.clock,
         ),
+        cluster: Cluster::alone(
+            own_facts(&settings, &node, settings.listen),
+            Arc::clone(&node.context.clock),
+        ),
+        jobs: Vec::new(),
     });
     let app = serve::app(&settings, &node, &admin, &metrics, &tracer).await?;
     let document = serde_json::to_string_pretty(app.document())?;

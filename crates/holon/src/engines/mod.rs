@@ -1,14 +1,19 @@
 //! What a node runs on: the embedded engine in its data directory, or servers that many nodes share.
 
+pub mod carried;
 mod counted;
+mod number;
 mod servers;
+pub mod still;
 
-pub use servers::EVENT_NODES;
+pub use number::lease_name;
+pub use servers::{EVENT_NODES, FACTS, facts};
 
 use crate::{node::NodeError, settings::Settings};
 use holon_base::{Clock, IdGenerator};
 use holon_embedded::{Engine, EngineOptions};
 use holon_ports::Ports;
+use holon_postgres::Postgres;
 use holon_telemetry::Metrics;
 use holon_web::Health;
 use servers::Servers;
@@ -39,6 +44,15 @@ pub struct Figures {
     pub memtable_bytes: u64,
 }
 
+/// A process's hold on its node's number.
+#[derive(Debug, Clone)]
+pub struct Number {
+    /// Names the process, as nothing before or after it is named.
+    pub holder: String,
+    /// Grows each time that a process takes the number.
+    pub generation: u64,
+}
+
 impl Engines {
     /// Opens what the settings name: servers if they do, else the data directory.
     ///
@@ -49,6 +63,7 @@ impl Engines {
             let servers = Servers::open(settings, clock).await?;
             return Ok(Self(Kind::Servers(Box::new(servers))));
         }
+        crate::copy::directory::is_whole(&settings.data)?;
         let options = EngineOptions::new(&settings.data)
             .node(settings.node)
             .clock(Arc::clone(clock));
@@ -81,9 +96,52 @@ impl Engines {
         }
     }
 
+    /// This process's hold on its number; none where no other process can be.
+    pub fn number(&self) -> Option<&Number> {
+        match &self.0 {
+            Kind::Embedded(_) => None,
+            Kind::Servers(servers) => Some(servers.number()),
+        }
+    }
+
+    /// The version of the schema that rows are in; none on the embedded engine.
+    pub fn schema(&self) -> Option<i32> {
+        match &self.0 {
+            Kind::Embedded(_) => None,
+            Kind::Servers(_) => Some(holon_postgres::schema::VERSION),
+        }
+    }
+
+    /// The leases under which outboxes are relayed.
+    ///
+    /// # Errors
+    /// If the outboxes cannot be found.
+    pub async fn relay_leases(&self) -> Result<Vec<String>, holon_ports::StoreError> {
+        match &self.0 {
+            Kind::Embedded(_) => Ok(Vec::new()),
+            Kind::Servers(servers) => servers.relay_leases().await,
+        }
+    }
+
+    /// The data directory as it is now, to be copied; `None` on servers.
+    pub fn directory(&self) -> Option<&Engine> {
+        match &self.0 {
+            Kind::Embedded(engine) => Some(engine),
+            Kind::Servers(_) => None,
+        }
+    }
+
     /// True if no other process can have what this one has open.
     pub fn is_alone(&self) -> bool {
         matches!(self.0, Kind::Embedded(_))
+    }
+
+    /// The shards, if rows are there.
+    pub fn postgres(&self) -> Option<&Postgres> {
+        match &self.0 {
+            Kind::Embedded(_) => None,
+            Kind::Servers(servers) => Some(servers.postgres()),
+        }
     }
 
     /// What is said at the start of where things are, besides the data directory.

@@ -6,40 +6,34 @@
 //! clock is compared with the database's, because ids of all nodes are ordered by time.
 
 use super::{
-    Figures,
+    Figures, Number,
+    carried::{self, Carried},
     counted::{Counted, Counts},
+    number::{compare_clocks, keep_number, take_number},
 };
 use crate::{node::NodeError, settings::Settings};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use holon_base::{Clock, IdGenerator, Tenant, Timestamp};
+use holon_base::{Clock, IdGenerator, Tenant};
 use holon_nats::{Nats, NatsOptions, Relay};
 use holon_objects::{ObjectBlobs, S3Options};
-use holon_ports::{
-    Batch, Consistency, Lease, LeaseError, Leases, Outbox, Partition, Ports, RowKey, Store, StoreError, Table,
-};
+use holon_ports::{Batch, Consistency, Lease, Outbox, Partition, Ports, RowKey, Store, StoreError, Table};
 use holon_postgres::{Postgres, PostgresOptions, ShardOptions};
 use holon_redis::{RedisCache, RedisOptions, RedisStats};
 use holon_telemetry::{Metrics, metrics::ConsumerFigures};
 use holon_web::Health;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// A node has two numbers: the one of its settings, and this much more for the ids of events that are committed with
 /// rows, which are made elsewhere. The log knows events by their ids, so no two may ever be the same.
 pub const EVENT_NODES: u16 = (holon_base::id::MAX_NODE >> 1) + 1;
 
-const FACTS: Table = Table("deployment.facts");
+/// What the deployment is: its secret's fingerprint, the settings that its nodes share, and which nodes there are.
+pub const FACTS: Table = Table("deployment.facts");
 const SECRET_ROW: &[u8] = b"secret";
 
-/// How long the number of a node that died is kept from others.
-const NUMBER_TTL: Duration = Duration::from_secs(10);
-/// Clocks that differ by more are refused, and by more than a tenth of it, told.
-const CLOCK_SKEW: Duration = Duration::from_secs(10);
 /// How long a database may take to say that it is there; less than who asks for the node's health waits.
 const HEALTH: Duration = Duration::from_millis(1_500);
 /// Events that wait are counted up to here.
@@ -57,11 +51,13 @@ pub struct Servers {
     ids: IdGenerator,
     clock: Arc<dyn Clock>,
     secret: Vec<u8>,
+    carried: Carried,
     outbox: Arc<dyn Outbox>,
     relay: Relay,
     redis: RedisCache,
     counts: Arc<Counts>,
     place: String,
+    number: Number,
     stop: watch::Sender<bool>,
     lost: watch::Receiver<Option<String>>,
     keeper: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -71,9 +67,10 @@ impl Servers {
     pub async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Self, NodeError> {
         std::fs::create_dir_all(&settings.data)
             .map_err(|error| format!("cannot make {}: {error}", settings.data.display()))?;
-        let options = PostgresOptions::new(shards(settings)?)
+        let mut options = PostgresOptions::new(shards(settings)?)
             .node(settings.node + EVENT_NODES)
             .clock(Arc::clone(clock));
+        options.move_bytes_per_second = settings.move_bytes_per_second;
         let postgres = Postgres::connect(options).await?;
         let leases = postgres.leases();
         let lease = match take_number(&*leases, settings.node).await {
@@ -91,6 +88,10 @@ impl Servers {
                 postgres.close().await;
                 return Err(error);
             }
+        };
+        let number = Number {
+            holder: lease.holder.clone(),
+            generation: lease.fence.0,
         };
         let (stop, stopped) = watch::channel(false);
         let (losing, lost) = watch::channel(None);
@@ -112,11 +113,13 @@ impl Servers {
             ids: parts.ids,
             clock: Arc::clone(clock),
             secret: parts.secret,
+            carried: parts.carried,
             outbox: postgres.outbox(),
             relay: parts.relay,
             redis: parts.redis,
             counts: parts.counts,
             place,
+            number,
             stop,
             lost,
             keeper: parking_lot::Mutex::new(Some(keeper)),
@@ -128,16 +131,34 @@ impl Servers {
         self.ports.clone()
     }
 
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
     pub fn ids(&self) -> IdGenerator {
         self.ids.clone()
     }
 
     pub fn secret(&self, name: &str) -> [u8; 32] {
-        derive(&self.secret, name)
+        let carried = self.carried.secrets.get(name).copied();
+        carried.unwrap_or_else(|| derive(&self.secret, name))
     }
 
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    pub fn number(&self) -> &Number {
+        &self.number
+    }
+
+    /// The leases under which outboxes are relayed.
+    pub async fn relay_leases(&self) -> Result<Vec<String>, StoreError> {
+        let sources = self.outbox.sources().await?;
+        Ok(sources
+            .iter()
+            .map(|source| self.relay.lease_name(source))
+            .collect())
     }
 
     /// Whether requests can be served, by the databases: what the other servers hold, requests do without. While some
@@ -282,6 +303,7 @@ struct Parts {
     ports: Ports,
     ids: IdGenerator,
     secret: Vec<u8>,
+    carried: Carried,
     relay: Relay,
     redis: RedisCache,
     counts: Arc<Counts>,
@@ -294,7 +316,7 @@ impl Parts {
         postgres: &Postgres,
         lease: &Lease,
     ) -> Result<Self, NodeError> {
-        compare_clocks(clock.now(), lease.expires.minus(NUMBER_TTL))?;
+        compare_clocks(&*postgres.leases(), lease, &**clock).await?;
         let secret = settings.secret.as_ref().ok_or("engines.secret is not set")?;
         let secret = secret.expose().as_bytes().to_vec();
         let counts = Arc::<Counts>::default();
@@ -305,8 +327,13 @@ impl Parts {
         let tables: Vec<Table> = holon_objects::TABLES.into_iter().chain([FACTS]).collect();
         store.create_tables(&tables).await?;
         compare_secret(&*store, &secret).await?;
+        carried::check(&*store, &*postgres.leases()).await?;
+        let carried = Carried::read(&*store, &secret).await?;
 
         let ids = IdGenerator::new(settings.node, Arc::clone(clock));
+        if let Some(last) = carried.last_id {
+            ids.advance_past(last);
+        }
         let mut options = NatsOptions::new(
             settings.nats.expose().to_vec(),
             &settings.prefix,
@@ -315,6 +342,7 @@ impl Parts {
             postgres.leases(),
         );
         options.replicas = settings.nats_replicas;
+        options.holder = format!("node-{}", settings.node);
         let nats = Nats::connect(options).await?;
 
         let mut options = RedisOptions::new(settings.redis.expose(), nats.bus());
@@ -322,7 +350,9 @@ impl Parts {
         options.prefix = format!("{}:", settings.prefix);
         let redis = RedisCache::connect(options).await?;
 
-        let blobs = blobs(settings, &store, derive(&secret, "blob"), clock).await?;
+        let blob_secret = carried.secrets.get("blob").copied();
+        let blob_secret = blob_secret.unwrap_or_else(|| derive(&secret, "blob"));
+        let blobs = blobs(settings, &store, blob_secret, clock).await?;
         Ok(Self {
             relay: nats.relay(postgres.outbox()),
             ports: Ports {
@@ -336,13 +366,14 @@ impl Parts {
             redis,
             ids,
             secret,
+            carried,
             counts,
         })
     }
 }
 
 /// The shards, each with the name that was given to it.
-fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
+pub(super) fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
     let urls = settings.postgres.expose();
     let mut shards = Vec::with_capacity(urls.len());
     for (number, url) in urls.iter().enumerate() {
@@ -369,10 +400,26 @@ fn shards(settings: &Settings) -> Result<Vec<ShardOptions>, NodeError> {
         }
         shards.push(shard);
     }
+    for (number, url) in settings.postgres_replicas.expose().iter().enumerate() {
+        let (scheme, _) = url.split_once("://").unwrap_or_default();
+        let (name, url) = match scheme.split_once('=') {
+            Some((name, _)) => (name, &url[name.len() + 1..]),
+            None => ("main", url.as_str()),
+        };
+        let Some(shard) = shards.iter_mut().find(|shard| shard.name == name) else {
+            return Err(format!(
+                "engines.postgres_replicas: address {} is of shard {name}, which engines.postgres does not name; a \
+                 replica of a shard that was added later is told with `holon shards add`",
+                number + 1
+            )
+            .into());
+        };
+        shard.replicas.push(url.to_owned());
+    }
     Ok(shards)
 }
 
-async fn blobs(
+pub(super) async fn blobs(
     settings: &Settings,
     store: &Arc<dyn Store>,
     secret: [u8; 32],
@@ -401,7 +448,7 @@ async fn blobs(
 }
 
 /// A key of its own for each use, from the one secret that operators keep (HMAC as a key derivation function: RFC 5869).
-fn derive(secret: &[u8], name: &str) -> [u8; 32] {
+pub(super) fn derive(secret: &[u8], name: &str) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length will do");
     mac.update(b"holon deployment\0");
@@ -409,12 +456,13 @@ fn derive(secret: &[u8], name: &str) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-fn facts() -> Partition {
+/// Where [`FACTS`] are.
+pub fn facts() -> Partition {
     Partition::new(&Tenant::default(), "deployment")
 }
 
 /// Refuses a secret that is not the one of the nodes before.
-async fn compare_secret(store: &dyn Store, secret: &[u8]) -> Result<(), NodeError> {
+pub(super) async fn compare_secret(store: &dyn Store, secret: &[u8]) -> Result<(), NodeError> {
     let own = SecretRecord {
         fingerprint: derive(secret, "fingerprint"),
     };
@@ -434,83 +482,4 @@ async fn compare_secret(store: &dyn Store, secret: &[u8]) -> Result<(), NodeErro
         );
     }
     Ok(())
-}
-
-/// The database's clock is that of leases, and the one that all nodes have in common.
-fn compare_clocks(own: Timestamp, database: Timestamp) -> Result<(), NodeError> {
-    let apart = own.since(database).max(database.since(own));
-    if apart > CLOCK_SKEW {
-        return Err(format!(
-            "the clock of this machine and that of the first database are {} s apart; ids are ordered by time, so set \
-             the clocks first",
-            apart.as_secs()
-        )
-        .into());
-    }
-    if apart > CLOCK_SKEW / 10 {
-        tracing::warn!(
-            milliseconds = apart.as_millis() as u64,
-            "the clock of this machine and that of the first database are apart"
-        );
-    }
-    Ok(())
-}
-
-/// Takes a node's number, after waiting for a process that died with it.
-async fn take_number(leases: &dyn Leases, node: u16) -> Result<Lease, NodeError> {
-    let (name, holder) = (format!("node.{node}"), format!("{:016x}", rand::random::<u64>()));
-    let end = Instant::now() + NUMBER_TTL + NUMBER_TTL / 4;
-    let mut told = false;
-    loop {
-        match leases.acquire(&name, &holder, NUMBER_TTL).await {
-            Ok(lease) => return Ok(lease),
-            Err(LeaseError::Held { .. }) if Instant::now() < end => {
-                if !told {
-                    eprintln!("node {node} is running, or was until a moment ago; waiting for its number");
-                    told = true;
-                }
-                tokio::time::sleep(NUMBER_TTL / 40).await;
-            }
-            Err(LeaseError::Held { .. }) => {
-                return Err(format!(
-                    "another process runs as node {node}; give each a number of its own with --set node=N"
-                )
-                .into());
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Renews the lease of a node's number until `stop` turns true, and gives it back then. Says so when another has it.
-async fn keep_number(
-    leases: Arc<dyn Leases>,
-    mut lease: Lease,
-    lost: watch::Sender<Option<String>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    while tokio::time::timeout(NUMBER_TTL / 3, stop.wait_for(|stop| *stop))
-        .await
-        .is_err()
-    {
-        let renewed = match leases.renew(&lease, NUMBER_TTL).await {
-            // It ran out while the database was away; if nobody took it, it is still ours.
-            Err(LeaseError::Lost) => leases.acquire(&lease.name, &lease.holder, NUMBER_TTL).await,
-            renewed => renewed,
-        };
-        match renewed {
-            Ok(renewed) => lease = renewed,
-            Err(LeaseError::Held { .. } | LeaseError::Lost) => {
-                lost.send_replace(Some(format!(
-                    "another process took {} while the database could not be reached",
-                    lease.name
-                )));
-                return;
-            }
-            Err(error) => tracing::warn!(%error, "cannot renew the lease of this node's number"),
-        }
-    }
-    if let Err(error) = leases.release(&lease).await {
-        tracing::warn!(%error, "cannot give back this node's number");
-    }
 }

@@ -5,18 +5,20 @@
 //! `push_below` under `[feed]` in the file, `HOLON_FEED_PUSH_BELOW` in the environment and
 //! `--set feed.push_below=…` on the command line.
 
+mod nodes;
 mod secret;
 mod servers;
 mod show;
 mod value;
 
+pub use nodes::{ROLES, Role, shared};
 pub use secret::{Secret, Urls};
 pub use show::{table, toml_file};
 pub use value::SettingValue;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -88,12 +90,21 @@ settings! {
     /// This node's number, 0 to 1023 (0 to 511 on servers): part of every id that it makes, so no two running nodes may
     /// share one.
     node: u16 = "node", 0;
+    /// What this node does. `api` serves the routes of all systems, the admin routes and the console; without it a node
+    /// serves /livez, /readyz and /metrics alone. `workers` runs consumers and scheduled jobs. `relay` takes events from
+    /// the outboxes of PostgreSQL to NATS. Any number of nodes can have each; a deployment needs all three.
+    roles: Vec<String> = "roles", ROLES.map(str::to_owned).to_vec();
     /// How long requests in hand may take to finish after SIGTERM or SIGINT.
     drain: Duration = "drain", Duration::from_secs(10);
 
     /// Run on servers rather than in the data directory: PostgreSQL, each `name=postgres://user:password@host/database`
     /// with a name that it keeps for good, commas between. The first one also holds the directory of shards.
     postgres: Urls = "engines.postgres", Urls::default();
+    /// Hot standbys of those shards, each `name=postgres://...` under the name of its shard, commas between: reads that
+    /// may lag go there.
+    postgres_replicas: Urls = "engines.postgres_replicas", Urls::default();
+    /// How many bytes a second are copied at most when slots move from one shard to another.
+    move_bytes_per_second: u64 = "engines.move_bytes_per_second", 8 << 20;
     /// NATS servers with JetStream, each `nats://host:4222`, commas between; any one that answers is enough.
     nats: Urls = "engines.nats", Urls::default();
     /// How many NATS servers keep each event: 1, or 3 in a cluster.
@@ -118,6 +129,16 @@ settings! {
     /// At least 32 random bytes that all nodes have in common: tokens, cursors and links are signed with keys made of
     /// it. `openssl rand -hex 32` makes one. Must be set to run on servers.
     secret: Option<Secret> = "engines.secret", None;
+
+    /// Address and port for other nodes, on servers: calls over TCP, gossip over UDP. When not set, it is the address of
+    /// `listen` and any free port. The network must be one that only nodes can reach.
+    cluster_listen: Option<SocketAddr> = "cluster.listen", None;
+    /// The address at which other nodes reach this machine, where that is not the one it listens on.
+    cluster_advertise: Option<IpAddr> = "cluster.advertise", None;
+    /// Nodes to begin the gossip with, each `host:port`, commas between. Those that the database knows need not be named.
+    cluster_seeds: Vec<String> = "cluster.seeds", Vec::new();
+    /// How much of the shards of in-memory state this node takes, relative to the others; 0 for none.
+    cluster_capacity: u32 = "cluster.capacity", 100;
 
     /// What is logged: a level (error, warn, info, debug, trace), or `target=level` pairs with commas between.
     log_filter: String = "log.filter", "warn".into();
@@ -347,6 +368,7 @@ impl Loaded {
                 "expected feed.push_below or more",
             );
         }
+        nodes::check(settings)?;
         servers::check(settings)
     }
 }
@@ -472,6 +494,11 @@ mod tests {
             ),
             ("[engines]\ns3_bucket = 'b'", "engines.postgres"),
             ("[engines]\npostgres = 'hunter2'", "(not shown)"),
+            ("roles = ['api', 'worker']", "workers"),
+            ("roles = []", "api, workers, relay"),
+            ("roles = ['workers']", "every role"),
+            ("[cluster]\nseeds = ['a']", "host:port"),
+            ("[cluster]\nadvertise = 'a'", "10.0.0.7"),
         ] {
             let error = load(file, &[], &[]).unwrap_err().to_string();
             assert!(error.contains(needle), "{file}: {error}");

@@ -1,6 +1,10 @@
 //! What a setting may hold: read from one text form, whether it comes from the file, the environment or a flag.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// A type that a setting may have.
 pub trait SettingValue: Sized {
@@ -96,6 +100,16 @@ impl SettingValue for SocketAddr {
         numeric.parse().map_err(|_| {
             "expected an address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:80".into()
         })
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl SettingValue for IpAddr {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| "expected an address such as 10.0.0.7 or fd00::7".into())
     }
     fn show(&self) -> String {
         self.to_string()

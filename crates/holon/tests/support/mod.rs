@@ -293,6 +293,14 @@ impl Api {
         }
     }
 
+    /// The same caller at another server.
+    pub fn at(&self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// The same as another account, with a token that the administrator minted.
     pub async fn as_account(&self, handle: &str) -> Self {
         let path = format!("/v1/identity/accounts/{handle}/tokens");

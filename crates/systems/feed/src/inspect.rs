@@ -12,8 +12,14 @@ use holon_base::{Id, Tenant};
 use holon_contracts::feed::POSTS_TOPIC;
 use holon_ports::{Consistency, RowKey, log::partition_of};
 use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 use utoipa::ToSchema;
 
+/// How long the count of those who have followers is kept.
+const FOLLOWED_FRESH: Duration = Duration::from_secs(10);
 /// Followers named in the inspection of a post.
 const SAMPLE: usize = 20;
 
@@ -54,7 +60,8 @@ pub struct PartitionInspection {
     pub next: u64,
 }
 
-/// Authors of the push tier that have no followers yet are not counted.
+/// Authors of the push tier that have no followers yet are not counted; those that have some are counted anew every ten
+/// seconds at most.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct AuthorsByTier {
     pub push: u64,
@@ -162,12 +169,10 @@ impl Feed {
                     .collect(),
             });
         }
-        let mut authors = AuthorsByTier::default();
-        self.walk(crate::model::FOLLOWER_COUNTS, |partition, row| {
-            authors.push += u64::from(partition.tenant == *tenant && row.counter() > 0);
-            Ok(())
-        })
-        .await?;
+        let mut authors = AuthorsByTier {
+            push: self.followed_authors(tenant).await?,
+            ..AuthorsByTier::default()
+        };
         self.each_row(holon_ports::Scan::all(TIERS, tiers(tenant), 2_000), |row| {
             match row.json::<TierRecord>()?.tier {
                 Tier::Push => {}
@@ -203,6 +208,27 @@ impl Feed {
                 per_second: entries_written as f64 / seconds,
             },
         })
+    }
+
+    /// How many have followers. A walk through everybody, so it is done once at a time and kept for [`FOLLOWED_FRESH`].
+    async fn followed_authors(&self, tenant: &Tenant) -> Result<u64, FeedError> {
+        let mut kept = self.followed.lock().await;
+        if let Some((counted, by_tenant)) = &*kept
+            && counted.elapsed() < FOLLOWED_FRESH
+        {
+            return Ok(by_tenant.get(tenant).copied().unwrap_or(0));
+        }
+        let mut by_tenant: HashMap<Tenant, u64> = HashMap::new();
+        self.walk(crate::model::FOLLOWER_COUNTS, |partition, row| {
+            if row.counter() > 0 {
+                *by_tenant.entry(partition.tenant.clone()).or_default() += 1;
+            }
+            Ok(())
+        })
+        .await?;
+        let followed = by_tenant.get(tenant).copied().unwrap_or(0);
+        *kept = Some((Instant::now(), by_tenant));
+        Ok(followed)
     }
 
     pub(crate) async fn inspect_post(&self, tenant: &Tenant, id: Id) -> Result<PostInspection, FeedError> {

@@ -128,6 +128,8 @@ pub struct Feed {
     tiers: Mutex<HashMap<Tenant, Arc<Tiers>>>,
     touching: Mutex<HashSet<PersonKey>>,
     kept_trends: Mutex<HashMap<(Tenant, Window), KeptTrends>>,
+    /// How many have followers, by tenant, and when that was counted.
+    followed: tokio::sync::Mutex<Option<(std::time::Instant, HashMap<Tenant, u64>)>>,
     stats: Stats,
 }
 
@@ -181,6 +183,7 @@ impl Feed {
             tiers: Mutex::default(),
             touching: Mutex::default(),
             kept_trends: Mutex::default(),
+            followed: tokio::sync::Mutex::default(),
             stats: Stats::default(),
             ports,
             clock,

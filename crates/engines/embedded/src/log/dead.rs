@@ -11,7 +11,7 @@ use bytes::{Buf, BufMut, Bytes};
 use holon_base::Timestamp;
 use holon_ports::{Event, Position, StoreError, log::DeadLetter};
 
-fn encode(event: &Event, error: &str, attempts: u32, at: Timestamp) -> Vec<u8> {
+pub(crate) fn encode(event: &Event, error: &str, attempts: u32, at: Timestamp) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_i64(at.millis());
     out.put_u32(attempts);
@@ -26,7 +26,7 @@ fn encode(event: &Event, error: &str, attempts: u32, at: Timestamp) -> Vec<u8> {
 
 const HEADER: usize = 8 + 4 + 2 + 8 + 4 + 4;
 
-fn decode(number: u64, mut record: Bytes) -> Result<DeadLetter, StoreError> {
+pub(crate) fn decode(number: u64, mut record: Bytes) -> Result<DeadLetter, StoreError> {
     let damaged = || StoreError::Corrupt(format!("dead letter {number} is malformed"));
     if record.len() < HEADER {
         return Err(damaged());
@@ -54,7 +54,7 @@ fn decode(number: u64, mut record: Bytes) -> Result<DeadLetter, StoreError> {
     })
 }
 
-fn number_of(key: &[u8], prefix: &[u8]) -> Result<u64, StoreError> {
+pub(crate) fn number_of(key: &[u8], prefix: &[u8]) -> Result<u64, StoreError> {
     read_u64(key, prefix.len())
         .ok_or_else(|| StoreError::Corrupt("the key of a dead letter is malformed".into()))
 }

@@ -28,7 +28,7 @@ pub(crate) struct Saved {
     pub bytes: u64,
 }
 
-fn encode(saved: Saved) -> Vec<u8> {
+pub(crate) fn encode(saved: Saved) -> Vec<u8> {
     [saved.first, saved.counted_to, saved.bytes]
         .map(u64::to_be_bytes)
         .concat()
