@@ -16,7 +16,7 @@ export function Away({ error, addresses }: { error: unknown; addresses: (string 
           {known.map((address, index) => (
             <span key={address}>
               {index > 0 && ", "}
-              <Anchor href={`${window.location.protocol}//${address}${window.location.pathname}`}>{address}</Anchor>
+              <Anchor underline="always" href={`${window.location.protocol}//${address}${window.location.pathname}`}>{address}</Anchor>
             </span>
           ))}
         </>

@@ -94,7 +94,6 @@ export default function ChaosSection() {
                 <tr>
                   <th>Name</th>
                   <th>State</th>
-                  <th>Listens at</th>
                   <th>
                     <span className="visually-hidden">Actions</span>
                   </th>
@@ -104,18 +103,20 @@ export default function ChaosSection() {
                 {parts.map((part) => (
                   <tr key={part.name} data-testid="part" data-state={part.state}>
                     <td>
-                      <span className={classes.systemName}>
-                        <span className={classes.light} data-state={lightOf(part)} aria-hidden="true" />
-                        {part.name}
-                        {part.isSelf && <span className={classes.chip}>serves this page</span>}
-                      </span>
+                      <div className={classes.system}>
+                        <span className={`${classes.systemName} ${classes.oneLine}`}>
+                          <span className={classes.light} data-state={lightOf(part)} aria-hidden="true" />
+                          {part.name}
+                        </span>
+                        <span className={`${classes.summary} ${classes.mono}`}>{part.address}</span>
+                        {part.isSelf && <span className={classes.summary}>serves this page</span>}
+                      </div>
                     </td>
                     <td>
                       <Condition part={part} />
                     </td>
-                    <td className={classes.mono}>{part.address}</td>
                     <td data-number>
-                      <Group gap={6} justify="flex-end" wrap="nowrap">
+                      <Group gap={6} justify="flex-end">
                         {part.actions.map((action) => (
                           <Button
                             key={action}

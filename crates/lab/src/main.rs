@@ -111,7 +111,7 @@ fn announce(cluster: &Cluster, took: Duration, options: &ClusterOptions) {
         println!("  {}    {}/", node.name, node.url());
     }
     println!(
-        "  sign in   at {}/signin choose \"Sign in with a token\" and give the one in\n            {}/admin.token",
+        "  sign in   at {}/signin: choose \"Sign in with a token\" and give the one in\n            {}/admin.token",
         first.url(),
         first.directory().display()
     );
@@ -121,9 +121,10 @@ fn announce(cluster: &Cluster, took: Duration, options: &ClusterOptions) {
     }
     println!("  logs      {}/*/log", cluster.directory().display());
     println!(
-        "  people    HOLON_TOKEN=$(cat {}/admin.token) holon import social --server {} \\\n              \
+        "  people    HOLON_TOKEN=$(cat {}/admin.token) {} import social --server {} \\\n              \
          --edges demo/facebook_edges.txt.gz --posts demo/posts.jsonl.gz",
         first.directory().display(),
+        options.binary.display(),
         first.url()
     );
     println!("Ctrl-C, or `make cluster-down` elsewhere, ends all of it; what it holds stays");
