@@ -148,6 +148,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/cluster": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The nodes of the deployment, who leads what, and who has which shards. */
+        get: operations["getCluster"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/dead-letters": {
         parameters: {
             query?: never;
@@ -189,7 +206,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The node from inside, now. */
+        /** A node from inside, now: this one, or another that this one asks. */
         get: operations["getOverview"];
         put?: never;
         post?: never;
@@ -1335,6 +1352,22 @@ export interface components {
             cards: number;
             readers: number;
         };
+        /** @description The deployment, as the node that answers knows it. */
+        ClusterOverview: {
+            /** @description Who does what one node does at a time, by name. */
+            leaders: components["schemas"]["LeaderOverview"][];
+            /** @description Why it is not known who leads, if so. */
+            leadersFailure?: string | null;
+            /**
+             * Format: int32
+             * @description The node that answers.
+             */
+            node: number;
+            /** @description By number. Nodes that are gone are listed for an hour. */
+            nodes: components["schemas"]["NodeOverview"][];
+            /** @description Who has which shards of in-memory state; empty while no system has any. */
+            placement: components["schemas"]["PlacedService"][];
+        };
         ConsumerInspection: {
             group: string;
             /** Format: int64 */
@@ -1536,6 +1569,24 @@ export interface components {
         KeySet: {
             keys: components["schemas"]["Jwk"][];
         };
+        /** @description Who does something that one node does at a time. */
+        LeaderOverview: {
+            expires?: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description Grows each time that it changes hands.
+             */
+            fence?: number | null;
+            /** @description Whoever has it, as it calls itself; none while nobody has. */
+            holder?: string | null;
+            /** @description The lease: `job.` and a job, or `relay:` and an outbox. */
+            name: string;
+            /**
+             * Format: int32
+             * @description The holder's node.
+             */
+            node?: number | null;
+        };
         Liked: {
             liked: boolean;
             /** Format: int64 */
@@ -1658,6 +1709,50 @@ export interface components {
              */
             url: string;
         };
+        /** @description A node of the deployment. */
+        NodeOverview: {
+            /**
+             * Format: int32
+             * @description How much of the shards it takes, relative to others.
+             */
+            capacity: number;
+            /**
+             * Format: int64
+             * @description Grows each time that a process takes this node's number.
+             */
+            generation: number;
+            /** @description Where it answers other nodes, over TCP, and gossips, over UDP; none in a data directory. */
+            grpc?: string | null;
+            /** @description Where it serves clients. */
+            http?: string | null;
+            /** @description Whether it is the one that answers. */
+            isSelf: boolean;
+            /** Format: int32 */
+            node: number;
+            /**
+             * Format: double
+             * @description How unusual its present silence is: its length over the usual one. Above 4 it is suspect, above 8 dead.
+             */
+            phi: number;
+            /** @description What it does: api, workers, relay. */
+            roles: string[];
+            /**
+             * Format: int32
+             * @description The version of the database's schema that it runs on; none in a data directory.
+             */
+            schema?: number | null;
+            /** @description Since when it is in this state. */
+            since: components["schemas"]["Timestamp"];
+            /** @description When its process started. */
+            started: components["schemas"]["Timestamp"];
+            state: components["schemas"]["NodeState"];
+            version: string;
+        };
+        /**
+         * @description Whether a node is heard of.
+         * @enum {string}
+         */
+        NodeState: "alive" | "suspect" | "dead" | "left";
         /** @description Something that happened to you. */
         Notification: {
             actor: components["schemas"]["Author"];
@@ -1805,6 +1900,12 @@ export interface components {
         PinRequest: {
             rule: components["schemas"]["RuleText"];
             shard: string;
+        };
+        /** @description A service whose state is divided over nodes. */
+        PlacedService: {
+            service: string;
+            /** @description By number: the nodes that have it, the owner first. */
+            shards: number[][];
         };
         /** @description A post. Of a repost, text is empty and `repostOf` has the original, whose counts and marks it shows. */
         Post: {
@@ -2738,6 +2839,42 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    getCluster: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The deployment now, as this node knows it */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ClusterOverview"];
+                };
+            };
+            /** @description The caller has it already (`If-None-Match`). */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            413: components["responses"]["Problem413"];
+            429: components["responses"]["Problem429"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+            default: components["responses"]["Problem"];
+        };
+    };
     listDeadLetters: {
         parameters: {
             query?: {
@@ -2826,7 +2963,10 @@ export interface operations {
     };
     getOverview: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The node to look at; without it, the one that answers. */
+                node?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
