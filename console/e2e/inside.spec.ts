@@ -1,4 +1,5 @@
-import { expect, test } from "./test";
+import { Server } from "./server";
+import { expect, signInAsAdmin, test } from "./test";
 
 test("the glass box shows a post's way until it has reached its followers", async ({ openAsAdmin, person }) => {
   const ada = await person("Ada");
@@ -51,6 +52,24 @@ test("the cluster's page says that one node is alone, and nothing can be broken"
   await expect(page.getByRole("tab", { name: "Chaos" })).toHaveCount(0);
   await page.goto("/admin/chaos");
   await expect(page.getByText("Nothing can be broken here")).toBeVisible();
+});
+
+test("a page whose node dies says so, shows what it knew, and signs nobody out", async ({ browser }) => {
+  const server = await Server.start();
+  const context = await browser.newContext({ baseURL: server.url });
+  try {
+    const page = await context.newPage();
+    await signInAsAdmin(page, server.adminToken, "/admin/cluster");
+    await expect(page.getByTestId("node")).toHaveCount(1);
+    await server.stop();
+    await expect(page.getByRole("alert").filter({ hasText: "does not answer as it should" })).toBeVisible();
+    // The live connection was tried again a few times by then.
+    await page.waitForTimeout(3000);
+    await expect(page.getByTestId("node")).toHaveCount(1);
+  } finally {
+    await context.close();
+    await server.stop();
+  }
 });
 
 test("a request's trace opens as a waterfall", async ({ openAsAdmin, person }) => {

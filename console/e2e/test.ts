@@ -103,11 +103,7 @@ export const test = base.extend<Fixtures & { contexts: BrowserContext[] }, { ser
       const context = await browser.newContext({ ...standard, baseURL: server.url, ...options });
       contexts.push(context);
       const page = await context.newPage();
-      await page.goto(`/signin?next=${encodeURIComponent(path)}`);
-      await page.getByRole("button", { name: "Sign in with a token" }).click();
-      await page.getByLabel("Token", { exact: true }).fill(server.adminToken);
-      await page.getByRole("button", { name: "Sign in", exact: true }).click();
-      await expect(page.locator("#main")).toBeVisible();
+      await signInAsAdmin(page, server.adminToken, path);
       return page;
     });
   },
@@ -123,6 +119,14 @@ export async function signIn(page: Page, person: Person, path = "/"): Promise<vo
   await page.goto(`/signin?next=${encodeURIComponent(path)}`);
   await page.getByLabel("Handle").fill(person.handle);
   await page.getByLabel("Password", { exact: true }).fill(person.password);
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
+  await expect(page.locator("#main")).toBeVisible();
+}
+
+export async function signInAsAdmin(page: Page, token: string, path: string): Promise<void> {
+  await page.goto(`/signin?next=${encodeURIComponent(path)}`);
+  await page.getByRole("button", { name: "Sign in with a token" }).click();
+  await page.getByLabel("Token", { exact: true }).fill(token);
   await page.getByRole("button", { name: "Sign in", exact: true }).click();
   await expect(page.locator("#main")).toBeVisible();
 }

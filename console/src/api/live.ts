@@ -7,7 +7,8 @@
  */
 import { address } from "./client";
 import { homeSince } from "./feed";
-import { accessToken, renewToken } from "./session";
+import { me } from "./identity";
+import { accessToken } from "./session";
 import { Problem } from "./problem";
 import type { Post } from "./types";
 
@@ -141,8 +142,9 @@ export class LiveFeed {
         : this.overPolling());
     this.hangUp = null;
     if (!ending.opened && this.failures === 1 && navigator.onLine) {
-      // A refused upgrade does not say why; a token that was revoked is the likeliest cause, so ask.
-      await renewToken(token).catch(() => null);
+      // A refused upgrade does not say why. If the token is no longer good, asking for anything renews it; if the server
+      // is away, nobody is signed out.
+      await me().catch(() => null);
     }
     return ending;
   }
