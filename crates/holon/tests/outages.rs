@@ -259,7 +259,9 @@ async fn without_s3(deployment: &mut Deployment) {
     let made = post(&u0, "/v1/feed/posts", json!({"text": "without blobs"})).await;
     assert_eq!(made.status, 201, "{}", text(&made.body));
     deployment.servers.s3.restart().await;
-    let c = deployment.servers.node(2, &deployment.directory.path().join("c"));
+    // A node that starts looks whether it may use the bucket.
+    let data = deployment.directory.path().join("c");
+    let c = deployment.servers.node_with(2, &data, &LIMITS);
     assert_eq!(Api::new(&c.url, None).get("/readyz").await.status, 200);
 }
 

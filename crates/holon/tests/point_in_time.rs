@@ -79,6 +79,13 @@ async fn servers_are_set_back_between_two_acknowledged_writes() {
     drop(postgres);
 
     let restored = archive.restore(base, &between).await;
+    // For ten seconds it looks as if the nodes of that moment still ran, and they had another log.
+    let gone = "SELECT NOT EXISTS (SELECT FROM holon.leases WHERE name LIKE 'node.%' \
+                AND expires > extract(epoch FROM clock_timestamp()) * 1000)";
+    eventually("the nodes of that moment to be gone", PATIENCE, || async {
+        (restored.query(gone).await == "t").then_some(())
+    })
+    .await;
     let node = servers.node(1, "after", &restored, &data);
     let (api, keeper) = (node.api(), keeper.at(&node.url));
     assert_eq!(keeper.read(&first).await["text"], "the first");

@@ -5,6 +5,7 @@
 
 use super::{
     carried::{COPY_LEASE, Carried},
+    number,
     servers::{self, EVENT_NODES, FACTS},
 };
 use crate::{node::NodeError, settings::Settings};
@@ -161,7 +162,7 @@ async fn alone(leases: &dyn Leases) -> Result<Lease, NodeError> {
 
 /// Waits until the lease of a node that was killed is over; one that is renewed is a node that runs.
 async fn until_ended(leases: &dyn Leases, node: u16, own: &mut Lease) -> Result<(), NodeError> {
-    let name = format!("node.{node}");
+    let name = number::lease_name(node);
     let Some(first) = leases.current(&name).await? else {
         return Ok(());
     };
