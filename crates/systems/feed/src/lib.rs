@@ -123,7 +123,7 @@ pub struct Feed {
     authors_of_posts: Cache<PersonKey, Id>,
     author_flights: Flights<PersonKey, Id>,
     /// Roughly how many entries a timeline has.
-    timeline_sizes: Cache<PersonKey, u32>,
+    timeline_sizes: Cache<PersonKey, Arc<std::sync::atomic::AtomicU32>>,
     orders: Cache<OrderKey, Arc<Order>>,
     tiers: Mutex<HashMap<Tenant, Arc<Tiers>>>,
     touching: Mutex<HashSet<PersonKey>>,

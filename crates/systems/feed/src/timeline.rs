@@ -16,7 +16,14 @@ use crate::{
 };
 use holon_base::{Id, Tenant};
 use holon_ports::{Batch, Committed, Condition, Consistency, Partition, Row, RowKey, Scan, StoreError};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 /// Packs read at once where a timeline is read to its end.
 const CHUNK: usize = 512;
@@ -202,21 +209,33 @@ impl Feed {
 
     /// Counts what was put into a timeline; true when it is time to trim it. What is not remembered counts as full.
     pub(crate) fn count_pushed(&self, tenant: &Tenant, reader: Id, pushed: usize) -> bool {
-        let key = (tenant.clone(), reader);
-        let before = self
-            .timeline_sizes
-            .get(&key)
-            .unwrap_or(self.options.timeline_entries as u32);
-        let size = before.saturating_add(pushed as u32);
-        self.timeline_sizes.insert(key, size);
+        let size = self.timeline_size(tenant, reader);
+        let pushed = pushed as u32;
+        let size = size.fetch_add(pushed, Ordering::Relaxed).saturating_add(pushed);
         size as usize > self.options.timeline_entries + self.options.timeline_slack
+    }
+
+    /// The count of a timeline's entries, which members of the fan-out share: never too small, since a trim takes from it
+    /// only what was counted before it looked.
+    fn timeline_size(&self, tenant: &Tenant, reader: Id) -> Arc<AtomicU32> {
+        let full = || Ok::<_, Infallible>(Arc::new(AtomicU32::new(self.options.timeline_entries as u32)));
+        let key = (tenant.clone(), reader);
+        match self.timeline_sizes.get_or_insert_with(&key, full) {
+            Ok(size) => size,
+            Err(never) => match never {},
+        }
     }
 
     /// Drops what a timeline holds beyond its size and raises its floor over it, in one commit.
     pub(crate) async fn trim(&self, tenant: &Tenant, reader: Id) -> Result<(), FeedError> {
         let keep = self.options.timeline_entries;
         let partition = timeline(tenant, reader);
+        let size = self.timeline_size(tenant, reader);
         for _ in 0..TRIES {
+            let counted = size.load(Ordering::Relaxed);
+            let is = |entries: usize| {
+                size.fetch_sub(counted.saturating_sub(entries as u32), Ordering::Relaxed);
+            };
             let meta_row = self.timeline_meta(&partition).await?;
             let meta = meta_of(meta_row.as_ref())?;
             let mut packs = Vec::new();
@@ -236,8 +255,7 @@ impl Feed {
             let floor = ids.get(keep).copied().unwrap_or(meta.floor);
             packs.retain(|(newest, _)| *newest <= floor);
             if packs.is_empty() && floor == meta.floor {
-                self.timeline_sizes
-                    .insert((tenant.clone(), reader), ids.len() as u32);
+                is(ids.len());
                 return Ok(());
             }
             let raised = TimelineMeta { floor, ..meta };
@@ -247,8 +265,7 @@ impl Feed {
             }
             match self.commit_timeline(tenant, reader, batch).await {
                 Ok(_) => {
-                    self.timeline_sizes
-                        .insert((tenant.clone(), reader), ids.len().min(keep) as u32);
+                    is(ids.len().min(keep));
                     return Ok(());
                 }
                 Err(error) if error.is_condition_failed() => {}
