@@ -85,7 +85,7 @@ pub async fn start(dir: &Path, durability: Durability) -> Result<Nats> {
     let port = process::free_port()?;
     let config = dir.join("nats.conf");
     let text = format!(
-        "host: \"127.0.0.1\"\nport: {port}\njetstream {{\n  store_dir: {:?}\n  {setting}\n}}\n",
+        "host: \"127.0.0.1\"\nport: {port}\nmax_payload: 2MB\njetstream {{\n  store_dir: {:?}\n  {setting}\n}}\n",
         store.display().to_string()
     );
     std::fs::write(&config, text)?;

@@ -15,7 +15,7 @@ pub fn documents() -> Arc<[Bytes]> {
     const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     let mut random = SmallRng::seed_from_u64(1);
     let document = |number: usize| {
-        let mut text = format!("{{\"number\":{number:06},\"text\":\"").into_bytes();
+        let mut text = format!("{{\"number\":{number},\"text\":\"").into_bytes();
         while text.len() < DOCUMENT_BYTES - 2 {
             text.push(LETTERS[random.random_range(0..LETTERS.len())]);
         }
