@@ -15,8 +15,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to start, or to stop with all that it has to write and to merge.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running server; killed when dropped.
 pub struct Server {

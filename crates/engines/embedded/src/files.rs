@@ -2,7 +2,8 @@
 
 use crate::{EngineError, encoding::row_head, options::EngineOptions};
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Slice, Snapshot,
+    AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
+    Slice, Snapshot,
 };
 use holon_ports::{LogError, StoreError};
 use std::{
@@ -32,6 +33,7 @@ pub(crate) struct Files {
     in_flight: Arc<AtomicU64>,
     /// The version of the last commit whose batch is written: what a snapshot sees at least.
     published: Arc<AtomicU64>,
+    memtable_bytes: u64,
 }
 
 impl Files {
@@ -69,6 +71,7 @@ impl Files {
             meta: keyspace("meta")?,
             in_flight: Arc::new(AtomicU64::new(u64::MAX)),
             published: Arc::new(AtomicU64::new(0)),
+            memtable_bytes: options.memtable_bytes,
             db,
         })
     }
@@ -81,7 +84,28 @@ impl Files {
             self.published.store(version, Ordering::SeqCst);
         }
         self.in_flight.store(u64::MAX, Ordering::SeqCst);
+        if written.is_ok() {
+            self.seal_what_is_full();
+        }
         written
+    }
+
+    /// Hands memtables that have grown to their size to the background threads.
+    ///
+    /// fjall does so too, but by a message for each batch until a background thread comes to it. While that one merges for
+    /// some seconds, a thousand such messages fill its queue; then it waits for room in the queue that only it empties, for
+    /// good, and memory grows without end. Sealed here, there is one message for each memtable, and the wait for sealed
+    /// ones that comes with the next batch bounds them.
+    fn seal_what_is_full(&self) {
+        for keyspace in self.keyspaces() {
+            if keyspace.tree.active_memtable().size() <= self.memtable_bytes {
+                continue;
+            }
+            // The batch is written whatever comes of this; the next one is told if the database has failed.
+            if let Err(error) = keyspace.rotate_memtable() {
+                tracing::warn!(%error, "a full memtable was not sealed");
+            }
+        }
     }
 
     /// A row as the last batch left it that snapshots see too.
@@ -250,4 +274,25 @@ pub(crate) fn as_log_error(error: StoreError) -> LogError {
 /// A number kept in `meta`.
 pub(crate) fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memtable_that_is_full_is_sealed_by_the_write_that_filled_it() {
+        const BOUND: u64 = 16 << 10;
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = EngineOptions::new(directory.path());
+        options.memtable_bytes = BOUND;
+        let files = Files::open(&options).unwrap();
+        for number in 0..400_u64 {
+            let mut batch = files.db.batch().durability(Some(PersistMode::Buffer));
+            batch.insert(&files.rows, number.to_be_bytes(), [7_u8; 1_024]);
+            files.write(batch, number).unwrap();
+            let size = files.rows.tree.active_memtable().size();
+            assert!(size <= BOUND, "{size} bytes after write {number}");
+        }
+    }
 }

@@ -21,8 +21,8 @@ pub struct EngineOptions {
     /// Memory for blocks of tables that were read, in bytes. What is read often should fit.
     pub cache_bytes: u64,
     /// How much is written to a keyspace before it goes from memory to a table on disk, in bytes. There are four
-    /// keyspaces; a larger number means fewer, larger tables, more memory and a longer replay after a crash. Taken
-    /// when the directory is made, and kept from then on.
+    /// keyspaces; a larger number means fewer, larger tables, more memory and a longer replay after a crash. Not larger than
+    /// when the directory was made.
     pub memtable_bytes: u64,
     /// The journals are kept below this by writing tables, in bytes; at least 64 MiB. A restart after a crash reads
     /// at most this much and one journal (64 MiB) more.
